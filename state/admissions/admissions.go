@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package admissions keeps which calls were admitted: which idempotency keys are
+// taken, by which call, and how it ended (SEMANTICS 4), and which admissions have
+// no outcome yet. It is a pure machine: decisions and outcomes go in as events,
+// the clock is a parameter, and nothing is written, so that a [Machine] can be
+// folded from a ledger.
+//
+// It does not decide what a repeat is answered: agent does. It does not lock:
+// its owner does.
+package admissions
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// ID is the id of a decision, and so of the admission it makes.
+type ID [16]byte
+
+// String returns the id as 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads the form that String writes.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 2*len(id) {
+		return ID{}, fmt.Errorf("a decision id has %d hexadecimal digits, not %d", 2*len(id), len(s))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return ID{}, fmt.Errorf("read a decision id: %w", err)
+	}
+	return id, nil
+}
+
+// Digest is a keyed digest: of an idempotency key in its scope, or of a call.
+type Digest [32]byte
+
+// KeptFor is how long an idempotency key is remembered. A repeat after it is a
+// new call, as with the Idempotency-Key header of the payment APIs that the IETF
+// draft of that name describes.
+const KeptFor = 24 * time.Hour
+
+// ErrFull is returned when more keys or admissions would be kept than allowed.
+var ErrFull = errors.New("too many admissions are kept")
+
+// Claim is what an ALLOW takes: an admission and, when the caller gave one, an
+// idempotency key.
+type Claim struct {
+	// ID is the decision.
+	ID ID
+	// Key is the digest of the idempotency key, zero when there is none.
+	Key Digest
+	// Identity is the identity of the call.
+	Identity Digest
+	// Tenant is the principal's.
+	Tenant string
+	// Time is when the decision was made.
+	Time time.Time
+	// Reserved is what the decision reserved.
+	Reserved []*writv1.Reserve
+}
+
+// Held is an admission that holds an idempotency key or has no outcome yet.
+type Held struct {
+	Claim
+	// Outcome is how it ended; nil while it has not.
+	Outcome *writv1.OutcomeRecord
+}
+
+// Machine holds admissions. Make one with [New].
+type Machine struct {
+	limit int
+	keys  map[Digest]*Held
+	open  map[ID]*Held
+	// order has the taken keys by time of decision, oldest first, so that
+	// forgetting costs what is forgotten.
+	order []Digest
+}
+
+// New returns an empty machine that keeps at most limit keys and limit open
+// admissions.
+func New(limit int) *Machine {
+	return &Machine{limit: limit, keys: make(map[Digest]*Held), open: make(map[ID]*Held)}
+}
+
+// Earlier returns the admission that holds the idempotency key at the time now.
+func (m *Machine) Earlier(key Digest, now time.Time) (*Held, bool) {
+	if key == (Digest{}) {
+		return nil, false
+	}
+	held, ok := m.keys[key]
+	if !ok || now.Sub(held.Time) >= KeptFor {
+		return nil, false
+	}
+	return held, true
+}
+
+// Take records that a call is admitted. The caller MUST have seen, without
+// giving up its lock since, that Earlier finds nothing for the key, unless the
+// tool is one that may be released again.
+func (m *Machine) Take(claim Claim) error {
+	m.forget(claim.Time)
+	if len(m.open) >= m.limit || len(m.keys) >= m.limit {
+		return ErrFull
+	}
+	held := &Held{Claim: claim}
+	m.open[claim.ID] = held
+	if claim.Key != (Digest{}) {
+		m.keys[claim.Key] = held
+		m.order = append(m.order, claim.Key)
+	}
+	return nil
+}
+
+// Abandon undoes Take for a decision that never became durable.
+func (m *Machine) Abandon(id ID) {
+	held, ok := m.open[id]
+	if !ok {
+		return
+	}
+	delete(m.open, id)
+	m.release(held)
+}
+
+// Finish records how an admission ended, and returns it. An outcome of an
+// admission that is not open changes nothing. A call that never started gives
+// its idempotency key back.
+func (m *Machine) Finish(id ID, outcome *writv1.OutcomeRecord) (*Held, bool) {
+	held, ok := m.open[id]
+	if !ok {
+		return nil, false
+	}
+	delete(m.open, id)
+	held.Outcome = outcome
+	if outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+		m.release(held)
+	}
+	return held, true
+}
+
+// Open returns the admissions without an outcome, by time and id.
+func (m *Machine) Open() []*Held {
+	held := make([]*Held, 0, len(m.open))
+	for _, h := range m.open {
+		held = append(held, h)
+	}
+	sort.Slice(held, func(i, j int) bool {
+		if !held[i].Time.Equal(held[j].Time) {
+			return held[i].Time.Before(held[j].Time)
+		}
+		return held[i].ID.String() < held[j].ID.String()
+	})
+	return held
+}
+
+func (m *Machine) release(held *Held) {
+	if m.keys[held.Key] == held {
+		delete(m.keys, held.Key)
+	}
+}
+
+func (m *Machine) forget(now time.Time) {
+	for len(m.order) > 0 {
+		held, ok := m.keys[m.order[0]]
+		if ok && now.Sub(held.Time) < KeptFor {
+			return
+		}
+		if ok {
+			delete(m.keys, m.order[0])
+		}
+		m.order = m.order[1:]
+	}
+}
+
+// Dump writes the state as lines in a fixed order, equal for equal states.
+func (m *Machine) Dump() string {
+	var lines []string
+	for key, held := range m.keys {
+		state := "OPEN"
+		if held.Outcome != nil {
+			state = held.Outcome.GetState().String()
+		}
+		lines = append(lines, fmt.Sprintf("key %x %s %s\n", key[:8], held.ID, state))
+	}
+	for id := range m.open {
+		lines = append(lines, fmt.Sprintf("open %s\n", id))
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "")
+}
