@@ -11,7 +11,7 @@
 //
 //	verifier, err := identity.New(identity.Options{Config: config.GetIdentity(), Clock: time.Now})
 //	...
-//	principal, refusal := verifier.Principal(identity.Evidence{Connection: peer.AuthInfo, Authorization: md["authorization"]})
+//	principal, refusal := verifier.Principal(peer.AuthInfo, md["authorization"])
 //
 // The package promises that a token which is presented and does not verify
 // refuses the call, even where the connection alone would have named a workload;

@@ -33,7 +33,7 @@ func TestATCPConnectionProvesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, refusal := newVerifier(t).Principal(identity.Evidence{Connection: info}); refusal == nil {
+	if p, refusal := newVerifier(t).Principal(info, nil); refusal == nil {
 		t.Errorf("the connection names %v", p)
 	}
 }

@@ -35,15 +35,6 @@ type Verifier struct {
 	workloadOf map[uint32]*writv1.WorkloadConfig
 }
 
-// Evidence is what a request proves of its caller.
-type Evidence struct {
-	// Connection is what the connection proved: the AuthInfo of mutual TLS or of
-	// [PeerCredentials]. Nil proves nothing.
-	Connection credentials.AuthInfo
-	// Authorization are the values of the request's authorization header.
-	Authorization []string
-}
-
 // New returns a Verifier. It reads the issuer's keys, and refuses a configuration
 // in which a uid or a SPIFFE ID would name two workloads.
 func New(o Options) (*Verifier, error) {
@@ -90,15 +81,17 @@ func (v *Verifier) addWorkload(w *writv1.WorkloadConfig) error {
 	return nil
 }
 
-// Principal returns who the evidence proves the caller to be. It refuses with
+// Principal returns who the caller is proved to be: by the connection, which is
+// the AuthInfo of mutual TLS or of [PeerCredentials] (nil proves nothing), and by
+// the values of the request's authorization header. It refuses with
 // PRINCIPAL_UNAUTHENTICATED where nothing proves anything, and with
 // PRINCIPAL_TOKEN_INVALID where a token was presented that does not verify.
-func (v *Verifier) Principal(e Evidence) (*writv1.Principal, *reasons.Error) {
-	p, refusal := v.workload(e.Connection)
+func (v *Verifier) Principal(connection credentials.AuthInfo, authorization []string) (*writv1.Principal, *reasons.Error) {
+	p, refusal := v.workload(connection)
 	if refusal != nil {
 		return nil, refusal
 	}
-	token, refusal := bearer(e.Authorization)
+	token, refusal := bearer(authorization)
 	if refusal != nil {
 		return nil, refusal
 	}

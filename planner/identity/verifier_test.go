@@ -99,6 +99,12 @@ func newVerifier(t testing.TB) *identity.Verifier {
 	return v
 }
 
+// evidence is what a request proves of its caller.
+type evidence struct {
+	Connection    credentials.AuthInfo
+	Authorization []string
+}
+
 type signing struct {
 	algorithm jose.SignatureAlgorithm
 	key       any
@@ -156,47 +162,47 @@ func TestEvidenceNamesAPrincipal(t *testing.T) {
 		return []string{"Bearer " + s.sign(t, with(changes))}
 	}
 	for name, tc := range map[string]struct {
-		evidence identity.Evidence
+		evidence evidence
 		want     *writv1.Principal
 	}{
-		"a token signed with EdDSA":                {identity.Evidence{Authorization: token(good(), nil)}, ann},
-		"a token signed with ES256":                {identity.Evidence{Authorization: token(signing{algorithm: jose.ES256, key: keyring.ec, id: "e"}, nil)}, ann},
-		"a token signed with RS256":                {identity.Evidence{Authorization: token(signing{algorithm: jose.RS256, key: keyring.rsa, id: "r"}, nil)}, ann},
-		"a token without a kid where one key fits": {identity.Evidence{Authorization: token(signing{algorithm: jose.EdDSA, key: keyring.ed}, nil)}, ann},
-		"a token of type at+jwt":                   {identity.Evidence{Authorization: token(signing{algorithm: jose.EdDSA, key: keyring.ed, id: "d", typ: "at+jwt"}, nil)}, ann},
-		"one of several audiences":                 {identity.Evidence{Authorization: token(good(), map[string]any{"aud": []string{"other", "desk"}})}, ann},
-		"a scheme in other letters":                {identity.Evidence{Authorization: []string{"bEARER " + good().sign(t, with(nil))}}, ann},
-		"expired within the skew":                  {identity.Evidence{Authorization: token(good(), map[string]any{"exp": now.Unix() - 29})}, ann},
-		"not yet valid within the skew":            {identity.Evidence{Authorization: token(good(), map[string]any{"nbf": now.Unix() + 30, "iat": now.Unix() + 30})}, ann},
-		"dates with fractions":                     {identity.Evidence{Authorization: token(good(), map[string]any{"exp": float64(now.Unix()) + 1.5})}, ann},
-		"no roles, no tenant":                      {identity.Evidence{Authorization: token(good(), map[string]any{"roles": nil, "tenant": nil})}, &writv1.Principal{User: "ann"}},
+		"a token signed with EdDSA":                {evidence{Authorization: token(good(), nil)}, ann},
+		"a token signed with ES256":                {evidence{Authorization: token(signing{algorithm: jose.ES256, key: keyring.ec, id: "e"}, nil)}, ann},
+		"a token signed with RS256":                {evidence{Authorization: token(signing{algorithm: jose.RS256, key: keyring.rsa, id: "r"}, nil)}, ann},
+		"a token without a kid where one key fits": {evidence{Authorization: token(signing{algorithm: jose.EdDSA, key: keyring.ed}, nil)}, ann},
+		"a token of type at+jwt":                   {evidence{Authorization: token(signing{algorithm: jose.EdDSA, key: keyring.ed, id: "d", typ: "at+jwt"}, nil)}, ann},
+		"one of several audiences":                 {evidence{Authorization: token(good(), map[string]any{"aud": []string{"other", "desk"}})}, ann},
+		"a scheme in other letters":                {evidence{Authorization: []string{"bEARER " + good().sign(t, with(nil))}}, ann},
+		"expired within the skew":                  {evidence{Authorization: token(good(), map[string]any{"exp": now.Unix() - 29})}, ann},
+		"not yet valid within the skew":            {evidence{Authorization: token(good(), map[string]any{"nbf": now.Unix() + 30, "iat": now.Unix() + 30})}, ann},
+		"dates with fractions":                     {evidence{Authorization: token(good(), map[string]any{"exp": float64(now.Unix()) + 1.5})}, ann},
+		"no roles, no tenant":                      {evidence{Authorization: token(good(), map[string]any{"roles": nil, "tenant": nil})}, &writv1.Principal{User: "ann"}},
 		"a known workload's certificate": {
-			identity.Evidence{Connection: certificate(desk)},
+			evidence{Connection: certificate(desk)},
 			&writv1.Principal{Workload: desk, Tenant: "acme", Roles: []string{"agent", "planner"}},
 		},
 		"a certificate of a workload nothing is known of": {
-			identity.Evidence{Connection: certificate("spiffe://example.org/x")},
+			evidence{Connection: certificate("spiffe://example.org/x")},
 			&writv1.Principal{Workload: "spiffe://example.org/x"},
 		},
 		"the uid of a workload": {
-			identity.Evidence{Connection: identity.UnixPeer{UID: deskUID}},
+			evidence{Connection: identity.UnixPeer{UID: deskUID}},
 			&writv1.Principal{Workload: desk, Tenant: "acme", Roles: []string{"agent", "planner"}},
 		},
 		"a workload and a user of its tenant": {
-			identity.Evidence{Connection: identity.UnixPeer{UID: deskUID}, Authorization: token(good(), nil)},
+			evidence{Connection: identity.UnixPeer{UID: deskUID}, Authorization: token(good(), nil)},
 			&writv1.Principal{Workload: desk, User: "ann", Tenant: "acme", Roles: []string{"agent", "planner", "support"}},
 		},
 		"a workload of no tenant and a user of one": {
-			identity.Evidence{Connection: certificate("spiffe://example.org/night"), Authorization: token(good(), map[string]any{"tenant": "zeta"})},
+			evidence{Connection: certificate("spiffe://example.org/night"), Authorization: token(good(), map[string]any{"tenant": "zeta"})},
 			&writv1.Principal{Workload: "spiffe://example.org/night", User: "ann", Tenant: "zeta", Roles: []string{"agent", "support"}},
 		},
 		"a certificate without a URI, and a token": {
-			identity.Evidence{Connection: certificate(), Authorization: token(good(), nil)}, ann,
+			evidence{Connection: certificate(), Authorization: token(good(), nil)}, ann,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, refusal := v.Principal(tc.evidence)
+			got, refusal := v.Principal(tc.evidence.Connection, tc.evidence.Authorization)
 			if refusal != nil {
 				t.Fatalf("refused: %v (%v)", refusal, refusal.Unwrap())
 			}
@@ -236,7 +242,7 @@ func TestATokenThatDoesNotVerifyIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			checkRefused(t, v, identity.Evidence{Authorization: authorization}, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
+			checkRefused(t, v, evidence{Authorization: authorization}, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
 		})
 	}
 }
@@ -276,7 +282,7 @@ func TestClaimsThatAreWrongAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := identity.Evidence{Authorization: []string{"Bearer " + good().sign(t, with(changes))}}
+			e := evidence{Authorization: []string{"Bearer " + good().sign(t, with(changes))}}
 			checkRefused(t, v, e, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
 		})
 	}
@@ -309,7 +315,7 @@ func TestAConnectionThatProvesNothingIsNotAuthenticated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			checkRefused(t, v, identity.Evidence{Connection: connection}, writv1.Reason_REASON_PRINCIPAL_UNAUTHENTICATED)
+			checkRefused(t, v, evidence{Connection: connection}, writv1.Reason_REASON_PRINCIPAL_UNAUTHENTICATED)
 		})
 	}
 }
@@ -324,7 +330,7 @@ func TestAWorkloadDoesNotExcuseABadToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := identity.Evidence{Connection: certificate(desk), Authorization: []string{authorization}}
+			e := evidence{Connection: certificate(desk), Authorization: []string{authorization}}
 			checkRefused(t, v, e, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
 		})
 	}
@@ -336,13 +342,13 @@ func TestWithoutAnIssuerEveryTokenIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := identity.Evidence{Authorization: []string{"Bearer " + good().sign(t, with(nil))}}
+	e := evidence{Authorization: []string{"Bearer " + good().sign(t, with(nil))}}
 	checkRefused(t, v, e, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
 }
 
-func checkRefused(t *testing.T, v *identity.Verifier, e identity.Evidence, want writv1.Reason) {
+func checkRefused(t *testing.T, v *identity.Verifier, e evidence, want writv1.Reason) {
 	t.Helper()
-	p, refusal := v.Principal(e)
+	p, refusal := v.Principal(e.Connection, e.Authorization)
 	if refusal == nil {
 		t.Fatalf("principal %v, want %s", p, want)
 	}
@@ -368,7 +374,7 @@ func TestKeysAreReadAgainWhenTheirFileChanges(t *testing.T) {
 	check := func(when string, key crypto.Signer, want bool) {
 		t.Helper()
 		token := signing{algorithm: jose.EdDSA, key: key, id: "d"}.sign(t, with(map[string]any{"exp": now.Unix() + 600}))
-		_, refusal := v.Principal(identity.Evidence{Authorization: []string{"Bearer " + token}})
+		_, refusal := v.Principal(nil, []string{"Bearer " + token})
 		if (refusal == nil) != want {
 			t.Errorf("%s: refusal %v, want accepted %v", when, refusal, want)
 		}
@@ -395,7 +401,7 @@ func TestATokenWithoutAKidIsRefusedWhereTwoKeysFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := signing{algorithm: jose.EdDSA, key: keyring.ed}.sign(t, with(nil))
-	checkRefused(t, v, identity.Evidence{Authorization: []string{"Bearer " + token}}, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
+	checkRefused(t, v, evidence{Authorization: []string{"Bearer " + token}}, writv1.Reason_REASON_PRINCIPAL_TOKEN_INVALID)
 }
 
 func TestAConfigurationThatCannotVerifyIsRefused(t *testing.T) {
@@ -456,7 +462,7 @@ func FuzzNoTokenThatWeDidNotSignNamesAnybody(f *testing.F) {
 	f.Add("Bearer eyJhbGciOiJFZERTQSJ9.e30.AAAA")
 	f.Add("Basic eDp5")
 	f.Fuzz(func(t *testing.T, authorization string) {
-		if p, refusal := v.Principal(identity.Evidence{Authorization: []string{authorization}}); refusal == nil {
+		if p, refusal := v.Principal(nil, []string{authorization}); refusal == nil {
 			t.Errorf("%q names %v", authorization, p)
 		}
 	})
