@@ -11,9 +11,6 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
-// errClosed is why a closed ledger is unavailable.
-var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
-
 // batch is what one write put into the ledger. It does not change after it was
 // written.
 type batch struct {
@@ -277,7 +274,7 @@ func (l *Ledger) finish() {
 		_, err = l.seal()
 	}
 	l.mu.Lock()
-	l.failure = errClosed
+	l.failure = ErrClosed
 	waiting := l.waiting
 	l.waiting = map[*pending]bool{}
 	l.notify()

@@ -53,6 +53,8 @@ var (
 	ErrFull = errors.New("ledger is full")
 	// ErrUnavailable says that the ledger cannot write or sync, or is closed.
 	ErrUnavailable = errors.New("ledger is unavailable")
+	// ErrClosed is the ErrUnavailable of a ledger that was closed.
+	ErrClosed = fmt.Errorf("%w: closed", ErrUnavailable)
 	// ErrTooLarge says that the record would have more than MaxRecordBytes.
 	ErrTooLarge = errors.New("record is too large")
 	// ErrNotAcknowledged says that the record is written and synced, and the

@@ -93,9 +93,9 @@ func (r *Reader) fill(ctx context.Context) error {
 		if r.l.durable > r.next {
 			return r.fillLocked()
 		}
-		if errors.Is(r.l.failure, errClosed) {
+		if errors.Is(r.l.failure, ErrClosed) {
 			r.l.mu.Unlock()
-			return errClosed
+			return ErrClosed
 		}
 		if r.l.changed == nil {
 			r.l.changed = make(chan struct{})
