@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,9 +78,12 @@ func TestListReadsWhatServersOfTheOfficialSDKList(t *testing.T) {
 			t.Parallel()
 			server := sdkServer(5, tc.supported)
 			handler := sdk.NewStreamableHTTPHandler(func(*http.Request) *sdk.Server { return server }, &tc.options)
+			var mu sync.Mutex
 			var hosts []string
 			socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
 				hosts = append(hosts, r.Host+r.URL.Path)
+				mu.Unlock()
 				r.Host = "localhost" // what the SDK believes of a loopback listener
 				handler.ServeHTTP(w, r)
 			}))
@@ -99,6 +103,8 @@ func TestListReadsWhatServersOfTheOfficialSDKList(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("definitions (-want +got):\n%s", diff)
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			for _, host := range hosts {
 				if host != "repo/mcp" {
 					t.Errorf("a request went to %q, want repo/mcp", host)
@@ -252,11 +258,14 @@ func sessionServer(id, revision string) http.Handler {
 
 func TestListKeepsItsSessionAndEndsIt(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex
 	var ended []string
 	handler := sessionServer("s-1", "2025-11-25")
 	socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodDelete {
+			mu.Lock()
 			ended = append(ended, r.Header.Get("Mcp-Session-Id"))
+			mu.Unlock()
 		}
 		handler.ServeHTTP(w, r)
 	}))
@@ -264,6 +273,8 @@ func TestListKeepsItsSessionAndEndsIt(t *testing.T) {
 	if err != nil || len(definitions) != 1 {
 		t.Fatalf("List = %v, %v, want one definition", definitions, err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if diff := cmp.Diff([]string{"s-1"}, ended); diff != "" {
 		t.Errorf("sessions ended (-want +got):\n%s", diff)
 	}

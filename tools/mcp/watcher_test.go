@@ -5,6 +5,7 @@ package mcp_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,7 @@ var errAway = errors.New("the server is away")
 // world is what servers list, and a watcher that looks at it.
 type world struct {
 	bound   []mcp.Bound
+	mu      sync.Mutex                  // guards listed, where a watcher runs
 	listed  map[string][]mcp.Definition // by upstream; absent is away
 	heard   []string
 	now     time.Time
@@ -53,6 +55,8 @@ func newWorld() *world {
 		Bound: func() []mcp.Bound { return w.bound },
 		List: func(_ context.Context, upstream, _ string) ([]mcp.Definition, error) {
 			w.looks.Add(1)
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			if listed, found := w.listed[upstream]; found {
 				return listed, nil
 			}
@@ -168,7 +172,9 @@ func TestRunLooksAgainSoonerWhileAServerIsAway(t *testing.T) {
 			}
 		}
 		check("at 0, 1, 3 and 7 s while a server is away", 10*time.Second, 8)
+		w.mu.Lock()
 		w.listed["a"] = nil
+		w.mu.Unlock()
 		check("at 15 s, when it is back", 8*time.Second, 2)
 		check("before the interval is over", 45*time.Second, 0)
 		check("after it", 20*time.Second, 2)
