@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,7 +248,22 @@ func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, er
 	if err := l.checkLast(last); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(segments, func(s segment) bool { return s.end == s.first }), nil
+	return l.removeEmpty(segments)
+}
+
+// removeEmpty removes the segments of epochs that recorded nothing.
+func (l *Ledger) removeEmpty(segments []segment) ([]segment, error) {
+	kept := segments[:0]
+	for _, s := range segments {
+		if s.end > s.first {
+			kept = append(kept, s)
+			continue
+		}
+		if err := l.fs.Remove(filepath.Join(l.opts.Dir, s.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("remove segment: %w", err)
+		}
+	}
+	return kept, nil
 }
 
 func orUnsealed(err error) error {
@@ -322,10 +338,7 @@ func (l *Ledger) mendTail(s *segment, scan *segmentScan, r *Recovery) error {
 			r.LostBytes -= headerBytes(scan.header)
 		}
 		s.end = s.first
-		if err := l.fs.Remove(name); err != nil {
-			return fmt.Errorf("remove segment: %w", err)
-		}
-		return l.fs.SyncDir(l.opts.Dir)
+		return nil // removed with the other empty ones
 	}
 	seal := appendSeal(nil, l.tree.size, l.tree.root())
 	if err := f.Truncate(scan.covered.offset); err != nil {
