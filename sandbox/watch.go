@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && (amd64 || arm64)
+
+package sandbox
+
+import (
+	"sync"
+	"time"
+)
+
+// watchEvery is the least time between two looks; a look takes at most a twentieth of the time.
+const (
+	watchEvery = 10 * time.Millisecond
+	watchShare = 20
+)
+
+// watched is one run under watch. Its fields do not change.
+type watched struct {
+	group   int
+	limits  Limits
+	scratch *scratch // nil if there is none
+	exceeds func(Limit)
+}
+
+// watcher looks at all runs of a Runner, in one pass over /proc, as long as there are any.
+type watcher struct {
+	mu   sync.Mutex
+	runs map[*watched]struct{} // guarded by mu
+	quit chan struct{}         // guarded by mu; not nil while a loop runs
+}
+
+// add puts a run under watch and returns what takes it off again.
+func (w *watcher) add(r *watched) (remove func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runs == nil {
+		w.runs = make(map[*watched]struct{})
+	}
+	w.runs[r] = struct{}{}
+	if w.quit == nil {
+		w.quit = make(chan struct{})
+		go w.loop(w.quit)
+	}
+	return sync.OnceFunc(func() { w.remove(r) })
+}
+
+func (w *watcher) remove(r *watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.runs, r)
+	if len(w.runs) == 0 {
+		close(w.quit)
+		w.quit = nil
+	}
+}
+
+func (w *watcher) loop(quit <-chan struct{}) {
+	timer := time.NewTimer(watchEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case <-timer.C:
+		}
+		begun := time.Now()
+		w.look()
+		timer.Reset(max(watchEvery, watchShare*time.Since(begun)))
+	}
+}
+
+func (w *watcher) look() {
+	w.mu.Lock()
+	runs := make(map[*watched]*usage, len(w.runs))
+	groups := make(map[int]*usage, len(w.runs))
+	for r := range w.runs {
+		u := new(usage)
+		runs[r], groups[r.group] = u, u
+	}
+	w.mu.Unlock()
+	measure(groups)
+	for r, u := range runs {
+		if l := r.exceeded(u); l != LimitNone {
+			r.exceeds(l)
+		}
+	}
+}
+
+func (r *watched) exceeded(u *usage) Limit {
+	switch {
+	case u.threads > r.limits.Processes:
+		return LimitProcesses
+	case u.memory > r.limits.Memory:
+		return LimitMemory
+	case u.cpu > r.limits.CPU:
+		return LimitCPU
+	case r.scratch != nil && r.scratch.exceeds(r.limits.Disk, r.limits.DiskEntries):
+		return LimitDisk
+	}
+	return LimitNone
+}
