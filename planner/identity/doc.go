@@ -20,6 +20,9 @@
 // cause is for the log alone). Roles are those of the workload and of the token
 // together.
 //
-// It does not terminate TLS, does not fetch keys over the network, does not ask
-// an issuer whether a token was revoked, and decides nothing.
+// [MutualTLS] and [PeerCredentials] are the credentials under which a server's
+// connections prove something.
+//
+// The package does not fetch keys over the network, does not ask an issuer
+// whether a token or a certificate was revoked, and decides nothing.
 package identity

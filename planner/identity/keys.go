@@ -85,7 +85,7 @@ func (k *keys) current() []publicKey {
 	}
 	k.checked = now
 	info, err := os.Stat(k.file)
-	if err == nil && os.SameFile(info, k.seen) && info.ModTime().Equal(k.seen.ModTime()) && info.Size() == k.seen.Size() {
+	if err == nil && unchanged(info, k.seen) {
 		return k.set
 	}
 	set, seen, err := readKeys(k.file)

@@ -204,7 +204,7 @@ func (t *tokens) read(members map[string]jsontext.Value) (*claims, error) {
 			return nil, err
 		}
 	}
-	if _, found := members[t.tenant]; found {
+	if value, found := members[t.tenant]; found && string(value) != `""` {
 		if c.tenant, err = text(members, t.tenant, maxName); err != nil {
 			return nil, err
 		}
