@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -61,8 +62,10 @@ type Client struct {
 }
 
 // ThroughEnvoy returns the client of an upstream of the catalogue. It reaches it
-// by Envoy's listener on the unix socket, and has no other way out.
-func ThroughEnvoy(socket, upstream, path string) *Client {
+// by Envoy's listener for the agent, "unix:/path" or the path alone, and has no
+// other way out.
+func ThroughEnvoy(listener, upstream, path string) *Client {
+	socket := strings.TrimPrefix(listener, "unix:")
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
@@ -113,6 +116,32 @@ func (c *Client) List(ctx context.Context) ([]Definition, error) {
 	}
 	defer talk.end(ctx)
 	return c.list(ctx, talk)
+}
+
+// Pinned is a tool that a server lists, with the digest to pin it by.
+type Pinned struct {
+	// Name is the tool's name.
+	Name string
+	// Digest is that of its definition; empty where it has none.
+	Digest string
+	// Err says why it has none: its definition can be read in two ways.
+	Err error
+}
+
+// Pins returns all tools that the server lists, in its order, with what digest
+// says of their definitions. It is for an operator, who reads the definitions
+// before the digests go into a bundle.
+func (c *Client) Pins(ctx context.Context, digest func(definition []byte) (string, error)) ([]Pinned, error) {
+	definitions, err := c.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pins := make([]Pinned, 0, len(definitions))
+	for _, definition := range definitions {
+		sum, err := digest(definition.JSON)
+		pins = append(pins, Pinned{Name: definition.Name, Digest: sum, Err: err})
+	}
+	return pins, nil
 }
 
 // list reads every page.

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/writ-dev/writ/tools/mcp"
@@ -131,6 +132,25 @@ func TestListAtAURLReadsTheSame(t *testing.T) {
 		if _, err := mcp.AtURL(address); err == nil {
 			t.Errorf("AtURL(%q) took it", address)
 		}
+	}
+}
+
+func TestPinsSaysTheDigestOfEveryTool(t *testing.T) {
+	t.Parallel()
+	odd := errors.New("it can be read in two ways")
+	socket := serve(t, answering(asJSON, result(`[{"name":"x","description":"d"},{"name":"y"}]`)))
+	pins, err := mcp.ThroughEnvoy("unix:"+socket, "repo", "/mcp").Pins(t.Context(), func(definition []byte) (string, error) {
+		if strings.Contains(string(definition), "y") {
+			return "", odd
+		}
+		return "digest of " + string(definition), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []mcp.Pinned{{Name: "x", Digest: `digest of {"name":"x","description":"d"}`}, {Name: "y", Err: odd}}
+	if diff := cmp.Diff(want, pins, cmpopts.EquateErrors()); diff != "" {
+		t.Errorf("pins (-want +got):\n%s", diff)
 	}
 }
 
