@@ -129,7 +129,7 @@ func Start(t testing.TB, config []byte, admin string) *Envoy {
 	}
 	envoy := &Envoy{admin: clientOf(admin), exited: make(chan struct{}), log: filepath.Join(directory, "envoy.log")}
 	// --use-dynamic-base-id lets several run at once.
-	envoy.run(t, "-c", file, "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id", "--log-path", envoy.log)
+	envoy.run(t, "-c", file, "--concurrency", "1", "--log-level", "warning", "--use-dynamic-base-id")
 	envoy.wait(t)
 	return envoy
 }
@@ -170,6 +170,12 @@ func (e *Envoy) run(t testing.TB, args ...string) {
 	}
 	e.command = exec.Command(path, args...)
 	e.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(e.log)
+	if err != nil {
+		t.Fatalf("make Envoy's log: %v", err)
+	}
+	defer log.Close()
+	e.command.Stdout, e.command.Stderr = log, log
 	if err := e.command.Start(); err != nil {
 		t.Fatalf("start Envoy: %v", err)
 	}
