@@ -69,7 +69,7 @@ $(VENV)/.day: $(DESK)/day/requirements.txt $(VENV)/.ci
 	mkdir -p .cache/python
 	$(VENV)/bin/python -m grpc_tools.protoc -Iproto -I.cache/protodeps \
 		--python_out=.cache/python --grpc_python_out=.cache/python \
-		$$(cd proto && find writ -name '*.proto') $$(cd .cache/protodeps && find . -name '*.proto' -printf '%P\n')
+		$$(cd proto && find writ -name '*.proto') buf/validate/validate.proto
 	touch $@
 
 .PHONY: envoy
@@ -83,9 +83,10 @@ deps: $(VENV)/.ci $(VENV)/.day .cache/.tools .cache/.protodeps .cache/python/.st
 # --- build and run ---
 
 .PHONY: build
-build: ## Build bin/writ and the programs of the refund desk
+build: ## Build bin/writ, its sandbox launcher and the programs of the refund desk
 	mkdir -p bin $(DESK)/bundle/tools
 	$(GO_BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/writ ./cmd/writ
+	$(GO_BUILD) -ldflags '-s -w' -o bin/writ-sandbox ./sandbox/launcher
 	$(GO_BUILD) -ldflags '-s -w' -o bin/payments ./$(DESK)/payments
 	$(GO_BUILD) -ldflags '-s -w' -o $(DESK)/bundle/tools/ ./$(DESK)/tools/...
 
