@@ -83,7 +83,10 @@ func newRunner(t testing.TB, change ...func(*sandbox.Options)) *sandbox.Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Neighbours of the same user id can be many where this runs.
+	// Programs may be another user, and some find their directory by its path.
+	if err := os.Chmod(scratch, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	o := sandbox.Options{Launcher: filepath.Join(programs, sandbox.LauncherName), Scratch: scratch}
 	for _, f := range change {
 		f(&o)

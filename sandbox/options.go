@@ -9,7 +9,8 @@ type Options struct {
 	// MaybeLaunch first thing.
 	Launcher string
 	// Scratch is the directory in which private directories are made; empty means the system's temporary
-	// directory. It SHOULD lie on a file system of bounded size: a run is polled, not held, to its disk
+	// directory. The user that programs run as must be able to pass through it, or a program that goes by
+	// the name of its directory does not find it. It SHOULD lie on a file system of bounded size: a run is polled, not held, to its disk
 	// limit.
 	Scratch string
 	// User is whom programs run as. Nil means user and group 65534 where the agent is root and may change

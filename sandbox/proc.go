@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// usage is what the living processes of a group hold.
+// usage is what the processes of a group hold.
 type usage struct {
+	// threads counts the dead that nobody has waited for too: they hold an id.
 	threads int
 	// memory is private and shared anonymous memory. Pages that a parent shares with its child until one
 	// writes are counted in both.
@@ -31,13 +32,23 @@ const clockTick = time.Second / 100
 func measure(groups map[int]*usage) {
 	eachProcess(func(pid string, st procStat) {
 		u := groups[st.group]
-		if u == nil || st.zombie {
+		if u == nil {
 			return
 		}
 		u.threads += st.threads
 		u.cpu += st.cpu
 		u.memory += anonymous(pid)
 	})
+}
+
+// groupLives reports whether a group has a process that is not dead. The dead wait for their parent, which
+// after the end of theirs is the system's first process and may take its time.
+func groupLives(group int) bool {
+	lives := false
+	eachProcess(func(_ string, st procStat) {
+		lives = lives || st.group == group && !st.dead
+	})
+	return lives
 }
 
 // threadsOf counts the threads of a user's processes.
@@ -92,7 +103,7 @@ func readSmall(path string, buf []byte) []byte {
 type procStat struct {
 	group   int
 	threads int
-	zombie  bool
+	dead    bool // and not waited for yet
 	cpu     time.Duration
 }
 
@@ -116,7 +127,6 @@ func parseStat(line []byte) (st procStat, ok bool) {
 	if len(fields) <= statThreads {
 		return st, false
 	}
-	st.zombie = fields[statState][0] == 'Z' || fields[statState][0] == 'X'
 	ok = true
 	number := func(f int) int {
 		v, err := strconv.Atoi(string(fields[f]))
@@ -125,6 +135,8 @@ func parseStat(line []byte) (st procStat, ok bool) {
 	}
 	st.group = number(statGroup)
 	st.threads = number(statThreads)
+	// A leader that is dead while its threads are not looks dead too.
+	st.dead = (fields[statState][0] == 'Z' || fields[statState][0] == 'X') && st.threads <= 1
 	for f := statUtime; f <= statCstime; f++ {
 		st.cpu += time.Duration(number(f)) * clockTick
 	}

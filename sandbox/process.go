@@ -83,7 +83,7 @@ func (p *process) end() bool {
 	}
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
 		p.reapOrphans()
-		if syscall.Kill(-p.pid, 0) == syscall.ESRCH {
+		if syscall.Kill(-p.pid, 0) == syscall.ESRCH || !groupLives(p.pid) {
 			return true
 		}
 		select {

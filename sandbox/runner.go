@@ -160,6 +160,11 @@ func hardLimits() (map[int]uint64, error) {
 	return hard, nil
 }
 
+// unusedMemory is how much more than Memory a process may ask for: the kernel counts what is asked for, we
+// poll what is used, and stacks of threads and the heaps of runtimes are asked for long before. So what
+// grows is usually ended by the limit's name, and not by a failed allocation of its own.
+const unusedMemory = 64 << 20
+
 // stackSize is what a program's first stack may grow to, the usual default.
 const stackSize = 8 << 20
 
@@ -173,9 +178,7 @@ func (r *Runner) resourceLimits(l Limits) []enter.Limit {
 		// SIGXCPU at the first, SIGKILL at the second.
 		unix.RLIMIT_CPU:   {seconds, seconds + 1},
 		unix.RLIMIT_NPROC: {r.processCeiling(), r.processCeiling()},
-		// A quarter above what is polled, so that a tree that grows is ended by its name and not by a
-		// failed allocation.
-		unix.RLIMIT_DATA: {uint64(l.Memory + l.Memory/4), uint64(l.Memory + l.Memory/4)},
+		unix.RLIMIT_DATA:  {uint64(l.Memory + unusedMemory), uint64(l.Memory + unusedMemory)},
 	}
 	out := make([]enter.Limit, 0, len(limited))
 	for _, resource := range limited {

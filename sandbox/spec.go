@@ -57,8 +57,8 @@ type Limits struct {
 	// up to a second, the tree by polling.
 	CPU time.Duration
 	// Memory is the private and shared memory of the whole tree in bytes, 256 MiB, by polling. The kernel
-	// holds the private data of each process to a quarter more; at that an allocation fails and what the
-	// program makes of it is the program's matter.
+	// holds what each process asks for to 64 MiB more; at that an allocation fails, and what the program
+	// makes of it is the program's matter.
 	Memory int64
 	// Processes is the number of processes and threads of the tree, 32, by polling; see
 	// Options.MaxProcesses for what the kernel holds.
@@ -76,7 +76,7 @@ type Limits struct {
 	Output int64
 }
 
-// minMemory is what a launcher needs to reach exec.
+// minMemory is less than any runtime holds once it has started.
 const minMemory = 8 << 20
 
 func (l Limits) withDefaults() Limits {

@@ -132,11 +132,12 @@ func manyFiles(a []string) error {
 
 // deepDirs makes a chain of so many directories with a file in each, and leaves it.
 func deepDirs(a []string) error {
+	name := strings.Repeat("d", 20)
 	for range number(a[0]) {
-		if err := os.Mkdir("d", 0o700); err != nil {
+		if err := os.Mkdir(name, 0o700); err != nil {
 			return err
 		}
-		if err := os.Chdir("d"); err != nil {
+		if err := os.Chdir(name); err != nil {
 			return err
 		}
 		if err := os.WriteFile("f", []byte("x"), 0o600); err != nil {

@@ -183,7 +183,7 @@ func touch(b []byte) {
 func ignoreSigterm([]string) error {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	fmt.Fprintln(os.Stderr, "ready")
-	select {}
+	return wait(nil)
 }
 
 func spin([]string) error {
