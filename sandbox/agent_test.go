@@ -169,8 +169,7 @@ func TestTheSameAsAnUnprivilegedAgent(t *testing.T) {
 		copyProgram(os.Args[0], filepath.Join(dir, "tests"))); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(victim(), "run_as", "65534", filepath.Join(dir, "tests"), "-test.count=1", "-test.timeout=5m",
-		"-test.skip=TestAnUnprivileged|TestProbe")
+	c := exec.Command(victim(), "run_as", "65534", filepath.Join(dir, "tests"), "-test.count=1", "-test.timeout=5m")
 	c.Dir = home
 	c.Env = []string{"HOME=" + home, "TMPDIR=" + home, "PATH=/usr/bin:/bin", programsEnv + "=" + programs}
 	if out, err := c.CombinedOutput(); err != nil {

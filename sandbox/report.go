@@ -37,7 +37,7 @@ type Enforcement uint8
 const (
 	// EnforcedNot is nothing.
 	EnforcedNot Enforcement = iota
-	// EnforcedPolled is the agent, which looks every 10 ms or so and kills; it can be overshot.
+	// EnforcedPolled is the agent, which looks every 10 to 100 ms and kills; it can be overshot.
 	EnforcedPolled
 	// EnforcedAgent is the agent, through which what is limited must pass; it cannot be overshot.
 	EnforcedAgent

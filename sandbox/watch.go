@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// watchEvery is the least time between two looks; a look takes at most a twentieth of the time.
+// How long it is from one look to the next: ten times as long as the look took, so that looking is a tenth
+// of one processor at most, within bounds: the upper is what an overshoot is worth on a busy machine.
 const (
-	watchEvery = 10 * time.Millisecond
-	watchShare = 20
+	watchShare = 10
+	watchLeast = 10 * time.Millisecond
+	watchMost  = 100 * time.Millisecond
 )
 
 // watched is one run under watch. Its fields do not change.
@@ -56,7 +58,7 @@ func (w *watcher) remove(r *watched) {
 }
 
 func (w *watcher) loop(quit <-chan struct{}) {
-	timer := time.NewTimer(watchEvery)
+	timer := time.NewTimer(watchLeast)
 	defer timer.Stop()
 	for {
 		select {
@@ -66,7 +68,7 @@ func (w *watcher) loop(quit <-chan struct{}) {
 		}
 		begun := time.Now()
 		w.look()
-		timer.Reset(max(watchEvery, watchShare*time.Since(begun)))
+		timer.Reset(min(max(watchShare*time.Since(begun), watchLeast), watchMost))
 	}
 }
 

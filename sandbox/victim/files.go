@@ -126,7 +126,7 @@ func manyFiles(a []string) error {
 			return err
 		}
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	return nil
 }
 

@@ -170,7 +170,7 @@ func sharedMemory(a []string) error {
 		return err
 	}
 	touch(b)
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	return nil
 }
 

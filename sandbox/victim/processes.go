@@ -84,7 +84,7 @@ func processes(a []string) error {
 		}
 		started = append(started, c)
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
 	return nil
 }
 
