@@ -91,6 +91,11 @@ func newRunner(t testing.TB, change ...func(*sandbox.Options)) *sandbox.Runner {
 	for _, f := range change {
 		f(&o)
 	}
+	t.Cleanup(func() {
+		if err := os.Remove(scratch); err != nil {
+			t.Errorf("the runs left something: %v", err)
+		}
+	})
 	r, err := sandbox.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -98,9 +103,6 @@ func newRunner(t testing.TB, change ...func(*sandbox.Options)) *sandbox.Runner {
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)
-		}
-		if err := os.Remove(scratch); err != nil {
-			t.Errorf("the runs left something: %v", err)
 		}
 	})
 	return r

@@ -170,6 +170,7 @@ const stackSize = 8 << 20
 
 // resourceLimits are what the kernel is asked to hold.
 func (r *Runner) resourceLimits(l Limits) []enter.Limit {
+	ceiling := r.processCeiling(l.Processes)
 	seconds := uint64((l.CPU + time.Second - 1) / time.Second)
 	want := map[int][2]uint64{
 		unix.RLIMIT_FSIZE:  {uint64(l.FileSize), uint64(l.FileSize)},
@@ -177,7 +178,7 @@ func (r *Runner) resourceLimits(l Limits) []enter.Limit {
 		unix.RLIMIT_STACK:  {stackSize, stackSize},
 		// SIGXCPU at the first, SIGKILL at the second.
 		unix.RLIMIT_CPU:   {seconds, seconds + 1},
-		unix.RLIMIT_NPROC: {r.processCeiling(), r.processCeiling()},
+		unix.RLIMIT_NPROC: {ceiling, ceiling},
 		unix.RLIMIT_DATA:  {uint64(l.Memory + unusedMemory), uint64(l.Memory + unusedMemory)},
 	}
 	out := make([]enter.Limit, 0, len(limited))
@@ -195,12 +196,13 @@ func (r *Runner) resourceLimits(l Limits) []enter.Limit {
 // recount is how long a count of the user's threads is good for.
 const recount = 30 * time.Second
 
-// processCeiling is the number of threads at which the kernel refuses the user another.
-func (r *Runner) processCeiling() uint64 {
+// processCeiling is the number of threads at which the kernel refuses the user another, for a run that may
+// have so many itself.
+func (r *Runner) processCeiling(own int) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := time.Now(); now.Sub(r.counted) > recount {
 		r.others, r.counted = threadsOf(r.user.UID), now
 	}
-	return uint64(r.others + r.options.MaxProcesses)
+	return uint64(r.others + max(r.options.MaxProcesses, own))
 }

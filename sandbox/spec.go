@@ -53,14 +53,14 @@ type Limits struct {
 	// Grace is the time between SIGTERM and SIGKILL when the wall clock or the context ends a run. Zero is
 	// none: the program is killed at once. It comes on top of Wall.
 	Grace time.Duration
-	// CPU is the processor time of the whole tree, 5 s; each process is held to it by the kernel, rounded
+	// CPU is the processor time of the whole tree, 10 s; each process is held to it by the kernel, rounded
 	// up to a second, the tree by polling.
 	CPU time.Duration
 	// Memory is the private and shared memory of the whole tree in bytes, 256 MiB, by polling. The kernel
 	// holds what each process asks for to 64 MiB more; at that an allocation fails, and what the program
 	// makes of it is the program's matter.
 	Memory int64
-	// Processes is the number of processes and threads of the tree, 32, by polling; see
+	// Processes is the number of processes and threads of the tree, 64, by polling; see
 	// Options.MaxProcesses for what the kernel holds.
 	Processes int
 	// OpenFiles is the number of descriptors of each process, 64.
@@ -81,9 +81,9 @@ const minMemory = 8 << 20
 
 func (l Limits) withDefaults() Limits {
 	orDefault(&l.Wall, 10*time.Second)
-	orDefault(&l.CPU, 5*time.Second)
+	orDefault(&l.CPU, 10*time.Second)
 	orDefault(&l.Memory, 256<<20)
-	orDefault(&l.Processes, 32)
+	orDefault(&l.Processes, 64)
 	orDefault(&l.OpenFiles, 64)
 	orDefault(&l.FileSize, 16<<20)
 	orDefault(&l.Disk, 64<<20)
