@@ -43,7 +43,7 @@ const (
 	answerNoSys = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
-// Filter is the compiled table, as the launcher hands it to the kernel.
+// filter is the compiled table, as the launcher hands it to the kernel.
 var filter = sync.OnceValues(func() ([]byte, error) {
 	raw, err := bpf.Assemble(assemble())
 	if err != nil {

@@ -18,8 +18,8 @@ type Options struct {
 	// CAP_SETGID, CAP_CHOWN, CAP_KILL and CAP_DAC_OVERRIDE.
 	User *User
 	// MaxProcesses is how many processes and threads the kernel lets all runs have together, beside those
-	// that their user has already; zero is 256. The kernel counts by user, not by run, hence one number
-	// for all; it does not hold root to any.
+	// that their user has already; zero is 256, and a run whose own limit is higher has that. The kernel
+	// counts by user, not by run, hence one number for all; it does not hold root to any.
 	MaxProcesses int
 }
 
