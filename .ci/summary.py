@@ -50,7 +50,7 @@ def main():
         if action in ("output", "build-output"):
             output[key].append(event["Output"])
         elif action == "build-fail":
-            failed.append((package, "build"))
+            failed.append((package.split()[0], ""))
             print("".join(output[key]), end="")
         elif action == "fail":
             failed.append(key)
