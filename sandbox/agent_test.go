@@ -75,8 +75,8 @@ func TestManyRunsLeaveNothing(t *testing.T) {
 	}
 	close(work)
 	wg.Wait()
-	if after := openDescriptors(t); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
+	if after := openDescriptors(t); len(after) != len(before) {
+		t.Errorf("descriptors before: %v\nafter: %v", before, after)
 	}
 	if alive := aliveWith(t, victim()); len(alive) != 0 {
 		t.Errorf("still alive: %v", alive)
@@ -86,13 +86,20 @@ func TestManyRunsLeaveNothing(t *testing.T) {
 	}
 }
 
-func openDescriptors(t *testing.T) int {
+// openDescriptors are the test's own, each with what it is open on.
+func openDescriptors(t *testing.T) []string {
 	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
+	links, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(entries)
+	var open []string
+	for _, l := range links {
+		if target, err := os.Readlink(l); err == nil {
+			open = append(open, filepath.Base(l)+" "+target)
+		}
+	}
+	return open
 }
 
 func childrenOf(t *testing.T, pid int) []string {

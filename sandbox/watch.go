@@ -29,7 +29,8 @@ type watched struct {
 type watcher struct {
 	mu   sync.Mutex
 	runs map[*watched]struct{} // guarded by mu
-	quit chan struct{}         // guarded by mu; not nil while a loop runs
+	// quit ends the loop, and done is closed at its end. Both are guarded by mu and nil while none runs.
+	quit, done chan struct{}
 }
 
 // add puts a run under watch and returns what takes it off again.
@@ -41,23 +42,30 @@ func (w *watcher) add(r *watched) (remove func()) {
 	}
 	w.runs[r] = struct{}{}
 	if w.quit == nil {
-		w.quit = make(chan struct{})
-		go w.loop(w.quit)
+		w.quit, w.done = make(chan struct{}), make(chan struct{})
+		go w.loop(w.quit, w.done)
 	}
 	return sync.OnceFunc(func() { w.remove(r) })
 }
 
+// remove takes a run off. With the last one the loop ends, and remove waits for it, so that no descriptor
+// of a look under way outlives the run.
 func (w *watcher) remove(r *watched) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	delete(w.runs, r)
-	if len(w.runs) == 0 {
-		close(w.quit)
-		w.quit = nil
+	if len(w.runs) > 0 {
+		w.mu.Unlock()
+		return
 	}
+	quit, done := w.quit, w.done
+	w.quit, w.done = nil, nil
+	w.mu.Unlock()
+	close(quit)
+	<-done
 }
 
-func (w *watcher) loop(quit <-chan struct{}) {
+func (w *watcher) loop(quit <-chan struct{}, done chan<- struct{}) {
+	defer close(done)
 	timer := time.NewTimer(watchLeast)
 	defer timer.Stop()
 	for {
