@@ -20,7 +20,8 @@
 // through. There is no silent downgrade: what the system lacks is ErrUnavailable, with words. When Run
 // returns, no process of the tree, no private directory and no descriptor is left; if that fails, it says
 // ErrLeftover. A limit that ends a run is its own error. If the agent is killed, the program is too; its
-// children, if it had any, keep their walls and their processor time and are not waited for.
+// children, if it had any, keep their walls and their processor time and are not waited for, and the private
+// directory stays: whoever starts the agent should give it an Options.Scratch that begins empty.
 //
 // # What tier T1 contains
 //
