@@ -158,6 +158,31 @@ def socket_directory(stack):
     return Path(made)
 
 
+def passable(path):
+    """Returns whether any user of the machine may read the directory and all above it."""
+    above = [path, *path.parents]
+    return all(place.stat().st_mode & 0o001 for place in above) and path.stat().st_mode & 0o004
+
+
+def bundle_directory(stack):
+    """Returns the bundle's directory, or a copy where that one is closed to others.
+
+    An agent that is root runs programs as nobody, who must be able to reach them: in a
+    checkout below a home directory of mode 0700 nobody cannot.
+    """
+    bundle = EXAMPLE / "bundle"
+    if os.getuid() != 0 or passable(bundle / "tools"):
+        return bundle
+    made = Path(tempfile.mkdtemp(prefix="writ"))
+    stack.callback(shutil.rmtree, made, ignore_errors=True)
+    made.chmod(0o755)
+    copy = Path(shutil.copytree(bundle, made / "bundle"))
+    for path in [copy, *copy.rglob("*")]:
+        mode = path.stat().st_mode
+        path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
+    return copy
+
+
 def git(repository, *words):
     subprocess.run(
         ["git", "-C", str(repository), "-c", "user.name=desk", "-c", "user.email=desk@desk.example", *words],
@@ -197,10 +222,10 @@ def collector_config(sockets):
     })
 
 
-def agent_config(sockets, collector_key):
+def agent_config(sockets, bundle, collector_key):
     return write_yaml("agent.yaml", {
         "data_dir": str(STATE / "agent"),
-        "bundle_dir": str(EXAMPLE / "bundle"),
+        "bundle_dir": str(bundle),
         "listeners": {
             "envoy": f"unix:{sockets / 'agent.sock'}",
             "planner": f"unix:{sockets / 'planner.sock'}",
@@ -243,12 +268,12 @@ def start_services(parts, repository):
     parts.wait_for("the git server listens", lambda: listens(GIT_PORT))
 
 
-def start_writ(parts, sockets):
+def start_writ(parts, sockets, bundle):
     """Starts collector, agent and Envoy; returns the agent's ledger directory."""
     (STATE / "agents").touch(mode=0o600)
     parts.start("collector", WRIT, "collector", "--config", collector_config(sockets))
     collector_key = parts.wait_for("the collector has a key", lambda: find_key(STATE / "collector"))
-    config = agent_config(sockets, collector_key)
+    config = agent_config(sockets, bundle, collector_key)
     parts.start("agent", WRIT, "agent", "--config", config)
     # The collector reads the file again when an agent connects that it does not know.
     agent_key = parts.wait_for("the agent has a key", lambda: find_key(STATE / "agent"))
@@ -275,7 +300,7 @@ def open_desk(parts, stack):
     sockets = socket_directory(stack)
     repository = make_repository()
     start_services(parts, repository)
-    ledger = start_writ(parts, sockets)
+    ledger = start_writ(parts, sockets, bundle_directory(stack))
     desk = {
         "envoy": f"127.0.0.1:{ENVOY_PORT}",
         "planner": f"unix:{sockets / 'planner.sock'}",
