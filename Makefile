@@ -109,7 +109,7 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 kill conformance fuzz ## What takes longer: race, kills, 32 bit, fuzzing, the whole day
+test-parts: race test-32 conformance fuzz ## What takes longer: race, 32 bit, fuzzing, the whole day
 	$(MAKE) run ONCE=1
 
 .PHONY: race
@@ -119,10 +119,6 @@ race: envoy ## Run the tests under the race detector
 .PHONY: test-32
 test-32: ## Decide in a 32-bit build, where the same cases must give the same bytes
 	GOARCH=386 .ci/gotest -timeout 9m ./agent/policy/... ./proto/... ./tools/schemas/...
-
-.PHONY: kill
-kill: envoy ## Kill the agent again and again under load; no answer may lack its record
-	WRIT_TEST_KILLS=20 .ci/gotest -timeout 20m -run Kill $(PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME
