@@ -192,7 +192,12 @@ func (l *Ledger) publish(b *batch, d *draft) {
 	}
 	for i, p := range d.group {
 		p.at, p.err = Position{Index: b.first + uint64(i), Recorded: true, in: b, slot: i}, nil //nolint:gosec // not negative
-		if p.durable != nil {
+		switch {
+		case p.durable == nil:
+		case l.failure != nil: // a sync failed during the write: nobody would sync this
+			p.lateErr = l.failure
+			p.durable <- struct{}{}
+		default:
 			l.syncing = append(l.syncing, p)
 			wanted = true
 		}
@@ -275,11 +280,15 @@ func (l *Ledger) finish() {
 	}
 	l.mu.Lock()
 	l.failure = ErrClosed
-	waiting := l.waiting
-	l.waiting = map[*pending]bool{}
+	waiting, syncing := l.waiting, l.syncing
+	l.waiting, l.syncing = map[*pending]bool{}, nil
 	l.notify()
 	l.mu.Unlock()
 	l.down.Store(true)
+	for _, p := range syncing { // the seal could not be synced, and so neither they
+		p.lateErr = ErrClosed
+		p.durable <- struct{}{}
+	}
 	for p := range waiting {
 		p.lateErr = fmt.Errorf("%w: the ledger was closed", ErrNotAcknowledged)
 		p.durable <- struct{}{}
