@@ -3,6 +3,7 @@
 package ledger
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -103,8 +104,12 @@ func VerifyReceipt(receipt []byte, v note.Verifier) (*writv1.Record, Head, error
 	}
 	// The note is not signed over its own lines of signatures: only the one form that
 	// we write is taken, so that a receipt has one form.
-	if n, err := note.Open(signed, note.VerifierList(v)); err != nil || len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 0 {
+	n, err := note.Open(signed, note.VerifierList(v))
+	if err != nil || len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 0 {
 		return nil, Head{}, fmt.Errorf("%w: other signatures", ErrReceipt)
+	}
+	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+		return nil, Head{}, fmt.Errorf("%w: a second spelling of the signature", ErrReceipt)
 	}
 	record := &writv1.Record{}
 	if err := canonical.Unmarshal(raw, record); err != nil {
