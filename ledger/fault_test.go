@@ -239,6 +239,72 @@ func TestADiskThatFailsDeniesAndMends(t *testing.T) {
 	}
 }
 
+func TestASyncThatFailsDuringAWriteIsToldToThoseInTheWrite(t *testing.T) {
+	t.Parallel()
+	disk := &faulty{}
+	o, states := faultyOptions(t, disk)
+	o.SyncInterval = time.Millisecond
+	l, _ := open(t, o)
+	var writes, syncs atomic.Int32
+	entered, gate := make(chan struct{}), make(chan struct{})
+	fail := func(op string) error {
+		switch {
+		case op == "write" && writes.Add(1) == 2:
+			close(entered)
+			<-gate
+		case op == "sync" && syncs.Add(1) == 1:
+			<-entered
+			return syscall.EIO
+		}
+		return nil
+	}
+	disk.fail.Store(&fail)
+	appendN(t, l, 0, 1, process) // what the sync that fails is for
+	go func() {
+		<-states
+		close(gate)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	p, err := l.Append(ctx, decision(1), node)
+	if !errors.Is(err, ledger.ErrUnavailable) || !p.Recorded {
+		t.Errorf("Append = %+v, %v, want ErrUnavailable of a recorded entry", p, err)
+	}
+	if err := <-states; err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, l, 2, 1, node)
+}
+
+func TestALedgerThatReadsBackOtherwiseStaysUnavailable(t *testing.T) {
+	t.Parallel()
+	disk := &faulty{}
+	o, states := faultyOptions(t, disk)
+	l, _ := open(t, o)
+	appendN(t, l, 0, 3, process)
+	disk.failAll(syscall.EIO, "write")
+	if _, err := l.Append(t.Context(), decision(3), process); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	<-states
+	name := segments(t, o.Dir)[0]
+	b := read(t, name)
+	record := frames(b)[1]
+	b[record.end-1] ^= 1
+	repair(b[record.start:record.end])
+	write(t, name, b)
+	disk.fail.Store(nil)
+	for !errors.Is(l.Status().Err, ledger.ErrCorrupt) {
+		if l.Status().Err == nil {
+			t.Fatal("the ledger goes on over records that it did not write")
+		}
+		runtime.Gosched()
+	}
+	if _, err := l.Append(t.Context(), decision(4), process); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("Append = %v, want ErrUnavailable", err)
+	}
+}
+
 func TestNoAnswerIsLostOnADiskThatFailsAtRandom(t *testing.T) {
 	t.Parallel()
 	disk := &faulty{}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/writ-dev/writ/ledger"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -30,7 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func victim(dir string) error {

@@ -329,7 +329,7 @@ func TestKeysAreNotReadableByOthers(t *testing.T) {
 func TestRemoteWaitsForAnAcknowledgementOfTheRightRoot(t *testing.T) {
 	t.Parallel()
 	o := options(t.TempDir())
-	o.AcknowledgeTimeout = 50 * time.Millisecond
+	o.AcknowledgeTimeout = 300 * time.Millisecond
 	l, _ := open(t, o)
 	p, err := l.Append(t.Context(), decision(0), remote)
 	if !errors.Is(err, ledger.ErrNotAcknowledged) || !p.Recorded || p.Index != 0 {

@@ -40,6 +40,7 @@ type collector struct {
 	held    stream.Holding
 	records [][]byte
 	hellos  int
+	hello   *writv1.Hello // the last
 	// misbehave, if not nil, is asked for each bundle: it may lie, or end the stream.
 	misbehave func(c *collector, hellos int, a stream.Accepted) (*writv1.Acknowledgement, error)
 	welcome   func(*writv1.Welcome)
@@ -53,6 +54,7 @@ func (c *collector) Sync(s grpc.BidiStreamingServer[writv1.SyncRequest, writv1.S
 	c.mu.Lock()
 	c.hellos++
 	hellos := c.hellos
+	c.hello = in.GetHello()
 	r := stream.NewReceiver(c.held, c.verifier)
 	welcome, err := r.Hello(in.GetHello())
 	c.mu.Unlock()
@@ -334,6 +336,36 @@ func TestALieUnlocksNothing(t *testing.T) {
 				t.Errorf("%d records are acknowledged", s.Acknowledged)
 			}
 		})
+	}
+}
+
+func TestAnAcknowledgementOfWhatWasNotSentIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, func(_ *ledger.Options, c *collector) {
+		c.credit = 1 // one bundle at a time
+		c.misbehave = func(c *collector, _ int, _ stream.Accepted) (*writv1.Acknowledgement, error) {
+			head, err := ledger.OpenHead(c.hello.GetHead(), c.verifier)
+			if err != nil {
+				return nil, err
+			}
+			return c.acknowledge(head.Size, head.Root, 0), nil // its root is right
+		}
+	})
+	p.append(t, 400, writv1.Durability_DURABILITY_PROCESS) // more than a bundle
+	p.append(t, 1, writv1.Durability_DURABILITY_NODE)
+	refused := make(chan error, 1)
+	p.opts.OnError = func(err error) {
+		select {
+		case refused <- err:
+		default:
+		}
+	}
+	p.run(t)
+	if err := <-refused; !errors.Is(err, stream.ErrRefused) {
+		t.Errorf("the sender says %v, want ErrRefused", err)
+	}
+	if s := p.ledger.Status(); s.Acknowledged != 0 {
+		t.Errorf("%d records are acknowledged", s.Acknowledged)
 	}
 }
 
