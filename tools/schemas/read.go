@@ -190,6 +190,9 @@ func (r *reader) entries(f *field, entries protoreflect.Map) *reasons.Error {
 			refusal.Message = "a key: " + refusal.Message
 			return refusal
 		}
+		if key.MapKey().String() != text {
+			return f.mapKey.misshapen()
+		}
 		value, refusal := r.value(f.mapValue)
 		if refusal != nil {
 			return within(subscript(f, key.MapKey()), refusal)
