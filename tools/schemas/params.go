@@ -85,10 +85,10 @@ func (r *reader) leaf(f *field, message protoreflect.Message, text string) *reas
 }
 
 // Text returns the text of the scalar at a path as a [Param] holds it, and whether
-// there is one: a field without presence always has one.
+// there is one: a field without presence has one wherever its message is there.
 func (m *Message) Text(message protoreflect.Message, path string) (string, bool) {
 	f, holder := m.find(message, path)
-	if f == nil || !f.implicit && !holder.Has(f.descriptor) {
+	if f == nil || !holder.IsValid() || !f.implicit && !holder.Has(f.descriptor) {
 		return "", false
 	}
 	text := f.appendValue(nil, holder.Get(f.descriptor))
