@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/proto/reasons"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/tools"
+)
+
+var (
+	// ErrNotAllowed is returned when a call that is not allowed is released or run.
+	ErrNotAllowed = errors.New("the call is not allowed")
+	// ErrReleased is returned when a call is released or run a second time.
+	ErrReleased = errors.New("the call was released before")
+	// ErrFinished is returned when a call is finished a second time.
+	ErrFinished = errors.New("the call was finished before")
+)
+
+// Admission is one call on its way. [Agent.Admit] returns it decided and durable.
+// What the accessors return does not change after that. Release, Run, Response
+// and Finish may be called from any goroutine, each at most once.
+type Admission struct {
+	agent   *Agent
+	id      admissions.ID
+	time    time.Time
+	request *Request
+	bundle  *policy.Bundle
+	call    policy.Call
+
+	// Written by Admit, read-only afterwards.
+	facts      *writv1.Facts
+	result     *policy.Result
+	origin     writv1.DecisionOrigin
+	refusal    *reasons.Error
+	tenantKey  []byte
+	identity   admissions.Digest
+	key        admissions.Digest
+	earlier    *admissions.Held
+	approvalID string
+	claim      admissions.Claim
+	digest     []byte
+	position   ledger.Position
+	token      string
+
+	released atomic.Bool
+	running  atomic.Bool
+	joined   atomic.Bool
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	finished bool
+	answer   answer
+}
+
+// answer is what came back from the tool, as far as it was seen.
+type answer struct {
+	// whole is the canonical JSON before redaction, redacted after it.
+	whole, redacted []byte
+	removed         []ledger.Sensitive
+	paths           []string
+}
+
+// ID returns the decision's id as 32 hexadecimal digits.
+func (ad *Admission) ID() string { return ad.id.String() }
+
+// Decision returns the decision. The caller MUST NOT change it.
+func (ad *Admission) Decision() *writv1.Decision { return ad.result.Decision }
+
+// Allowed says whether the call may be carried out.
+func (ad *Admission) Allowed() bool {
+	return ad.result.Decision.GetVerdict() == writv1.Verdict_VERDICT_ALLOW
+}
+
+// Refusal returns why the call may not be carried out, and nil for an ALLOW.
+func (ad *Admission) Refusal() *reasons.Error { return ad.refusal }
+
+// Tool returns the tool; nil when it is not known.
+func (ad *Admission) Tool() *tools.Tool { return ad.result.Tool }
+
+// Message returns the typed request; nil when the call could not be typed.
+func (ad *Admission) Message() protoreflect.Message { return ad.result.Message }
+
+// Arguments returns the typed request in canonical JSON, sensitive fields
+// included: what is carried out, and nothing to be logged.
+func (ad *Admission) Arguments() []byte { return ad.result.Canonical }
+
+// ApprovalID returns the id under which a human may approve the call; empty
+// unless the verdict is NEEDS_APPROVAL.
+func (ad *Admission) ApprovalID() string { return ad.approvalID }
+
+// EarlierID returns the id of the decision that holds the idempotency key; empty
+// when none does.
+func (ad *Admission) EarlierID() string {
+	if ad.earlier == nil {
+		return ""
+	}
+	return ad.earlier.ID.String()
+}
+
+// EarlierOutcome returns the recorded outcome of the call that holds the
+// idempotency key, when this one repeats it and it has ended with a result that
+// was kept.
+func (ad *Admission) EarlierOutcome() (*writv1.OutcomeRecord, bool) {
+	if ad.earlier == nil || ad.refusal == nil ||
+		ad.refusal.Reason != writv1.Reason_REASON_ADMISSION_ALREADY_RELEASED {
+		return nil, false
+	}
+	outcome := ad.earlier.Outcome
+	return outcome, outcome != nil
+}
+
+// RecordIndex returns the position of the decision's record in the ledger.
+func (ad *Admission) RecordIndex() uint64 { return ad.position.Index }
+
+// Token returns the decision token that the request sent on carries; empty when
+// the route asks for none.
+func (ad *Admission) Token() string { return ad.token }
+
+// Release says that the call is let through. It is let through at most once.
+func (ad *Admission) Release() error {
+	if !ad.Allowed() {
+		return ErrNotAllowed
+	}
+	if !ad.released.CompareAndSwap(false, true) {
+		return ErrReleased
+	}
+	return nil
+}
+
+// drop finishes an admission that nobody finishes.
+func (ad *Admission) drop() error {
+	state := writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED
+	reason := writv1.Reason_REASON_EXECUTION_CANCELLED
+	if ad.released.Load() {
+		state = writv1.OutcomeState_OUTCOME_STATE_UNKNOWN
+		reason = writv1.Reason_REASON_ADMISSION_OUTCOME_UNKNOWN
+	}
+	return ad.Finish(Outcome{State: state, Reason: reason, Message: "nobody reported how the call ended"})
+}

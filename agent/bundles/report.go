@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundles
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/proto/reasons"
+)
+
+// WriteText writes the report for people: each failing test with what differs
+// and the decision explained, then a line that counts.
+func (r *Report) WriteText(w io.Writer) error {
+	var out strings.Builder
+	for _, c := range r.Failed() {
+		fmt.Fprintf(&out, "FAIL %s:%d: %s\n", c.File, c.Line, c.Name)
+		for _, difference := range c.Differences {
+			fmt.Fprintf(&out, "    %s\n", difference)
+		}
+		explanation, err := explain(c.Result)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&out, "    the decision was:\n%s\n", indent(explanation, "      "))
+	}
+	failed := len(r.Failed())
+	fmt.Fprintf(&out, "%d tests, %d passed, %d failed\n", len(r.Cases), len(r.Cases)-failed, failed)
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func explain(result *policy.Result) (string, error) {
+	var out strings.Builder
+	err := policy.Explain(&out, result)
+	return strings.TrimRight(out.String(), "\n"), err
+}
+
+func indent(text, by string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if line != "" {
+			lines[i] = by + line
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// caseJSON is a case in the report for programs.
+type caseJSON struct {
+	File        string   `json:"file"`
+	Line        int      `json:"line"`
+	Name        string   `json:"name"`
+	Passed      bool     `json:"passed"`
+	Verdict     string   `json:"verdict"`
+	Reason      string   `json:"reason"`
+	Differences []string `json:"differences,omitempty"`
+}
+
+// WriteJSON writes the report for programs.
+func (r *Report) WriteJSON(w io.Writer) error {
+	report := struct {
+		Tests  int        `json:"tests"`
+		Failed int        `json:"failed"`
+		Cases  []caseJSON `json:"cases"`
+	}{Tests: len(r.Cases), Failed: len(r.Failed()), Cases: []caseJSON{}}
+	for _, c := range r.Cases {
+		report.Cases = append(report.Cases, caseJSON{
+			File:        c.File,
+			Line:        c.Line,
+			Name:        c.Name,
+			Passed:      len(c.Differences) == 0,
+			Verdict:     policy.VerdictName(c.Result.Decision.GetVerdict()),
+			Reason:      reasons.Name(c.Result.Decision.GetReason()),
+			Differences: c.Differences,
+		})
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
+
+// The elements of JUnit's report, as far as CI systems read them.
+type (
+	junitSuites struct {
+		XMLName  xml.Name     `xml:"testsuites"`
+		Tests    int          `xml:"tests,attr"`
+		Failures int          `xml:"failures,attr"`
+		Suites   []junitSuite `xml:"testsuite"`
+	}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Time     string      `xml:"time,attr"`
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Name    string        `xml:"name,attr"`
+		Class   string        `xml:"classname,attr"`
+		File    string        `xml:"file,attr"`
+		Line    int           `xml:"line,attr"`
+		Time    string        `xml:"time,attr"`
+		Failure *junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+// WriteJUnit writes the report in JUnit's XML, a suite for each file.
+func (r *Report) WriteJUnit(w io.Writer) error {
+	report := junitSuites{Tests: len(r.Cases), Failures: len(r.Failed())}
+	for start := 0; start < len(r.Cases); {
+		end := start
+		for end < len(r.Cases) && r.Cases[end].File == r.Cases[start].File {
+			end++
+		}
+		suite, err := junitOf(r.Cases[start:end])
+		if err != nil {
+			return err
+		}
+		report.Suites = append(report.Suites, suite)
+		start = end
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	encoder := xml.NewEncoder(w)
+	encoder.Indent("", "  ")
+	if err := encoder.Encode(report); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func junitOf(cases []Case) (junitSuite, error) {
+	suite := junitSuite{Name: cases[0].File, Tests: len(cases)}
+	seconds := 0.0
+	for _, c := range cases {
+		seconds += c.Duration.Seconds()
+		one := junitCase{Name: c.Name, Class: c.File, File: c.File, Line: c.Line, Time: fmt.Sprintf("%.6f", c.Duration.Seconds())}
+		if len(c.Differences) > 0 {
+			suite.Failures++
+			explanation, err := explain(c.Result)
+			if err != nil {
+				return suite, err
+			}
+			one.Failure = &junitFailure{
+				Message: strings.Join(c.Differences, "; "),
+				Text:    strings.Join(c.Differences, "\n") + "\n\n" + explanation,
+			}
+		}
+		suite.Cases = append(suite.Cases, one)
+	}
+	suite.Time = fmt.Sprintf("%.6f", seconds)
+	return suite, nil
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundles
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/proto/reasons"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
+)
+
+// Report is how a bundle's tests came out.
+type Report struct {
+	// Cases are in the order of the files and of the cases in them.
+	Cases []Case
+}
+
+// Case is how one test came out.
+type Case struct {
+	// File and Line say where the test stands.
+	File string
+	Line int
+	// Name is what it shows.
+	Name string
+	// Differences say what came out otherwise than wanted, one a line; none means
+	// that the test passed.
+	Differences []string
+	// Result is what was decided.
+	Result *policy.Result
+	// Duration is how long it took.
+	Duration time.Duration
+}
+
+// Failed returns the cases that did not pass.
+func (r *Report) Failed() []Case {
+	var failed []Case
+	for _, c := range r.Cases {
+		if len(c.Differences) > 0 {
+			failed = append(failed, c)
+		}
+	}
+	return failed
+}
+
+// RunTests decides every case of the suites under the bundle. The clock measures
+// the cases; it decides nothing.
+func RunTests(bundle *policy.Bundle, suites []Suite, clock func() time.Time) *Report {
+	report := &Report{}
+	for _, suite := range suites {
+		for i, test := range suite.Tests {
+			start := clock()
+			result := policy.Decide(bundle, CallOf(test.GetPrincipal(), test.GetEnvelope()), factsOf(test))
+			report.Cases = append(report.Cases, Case{
+				File:        suite.File,
+				Line:        suite.Lines[i],
+				Name:        test.GetName(),
+				Differences: differences(test.GetWant(), result.Decision),
+				Result:      result,
+				Duration:    clock().Sub(start),
+			})
+		}
+	}
+	return report
+}
+
+// CallOf returns the call that an envelope proposes, arguments included, as if it
+// had come in through the planners' face.
+func CallOf(principal *writv1.Principal, envelope *writv1.Envelope) *policy.Call {
+	call := &policy.Call{
+		Principal: principal,
+		Arguments: tools.Arguments{JSON: envelope.GetToolCall().GetArgs().GetText()},
+		Envelope:  envelope,
+	}
+	if envelope.GetToolCall().GetArgs() != nil {
+		call.Envelope = proto.CloneOf(envelope)
+		call.Envelope.ToolCall.Args = nil
+	}
+	return call
+}
+
+// factsOf returns the facts of a test, or those that bundle.proto promises where
+// it has none.
+func factsOf(test *writv1.TestCase) *writv1.Facts {
+	if test.GetFacts() != nil {
+		return test.GetFacts()
+	}
+	return DefaultFacts(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+}
+
+// DefaultFacts returns facts in which nothing is taken from any budget and every
+// pin matches.
+func DefaultFacts(now time.Time) *writv1.Facts {
+	return &writv1.Facts{
+		Time: timestamppb.New(now),
+		Pin:  &writv1.Pin{State: writv1.PinState_PIN_STATE_MATCHED},
+	}
+}
+
+// differences says what a decision has otherwise than wanted.
+func differences(want *writv1.Expectation, got *writv1.Decision) []string {
+	var found []string
+	if want.GetVerdict() != got.GetVerdict() {
+		found = append(found, fmt.Sprintf("verdict: want %s, got %s", policy.VerdictName(want.GetVerdict()), policy.VerdictName(got.GetVerdict())))
+	}
+	if want.GetReason() != writv1.Reason_REASON_UNSPECIFIED && want.GetReason() != got.GetReason() {
+		found = append(found, fmt.Sprintf("reason: want %s, got %s", reasons.Name(want.GetReason()), reasons.Name(got.GetReason())))
+	}
+	for _, name := range slices.Sorted(maps.Keys(want.GetChecks())) {
+		found = append(found, checkDifferences(name, want.GetChecks()[name], got.GetChecks())...)
+	}
+	return found
+}
+
+// checkDifferences compares the checks of a name, or of "stage/name", with the
+// outcome that all of them must have.
+func checkDifferences(name string, want writv1.CheckOutcome, checks []*writv1.Check) []string {
+	var found []string
+	seen := false
+	for _, check := range checks {
+		if check.GetName() != name && check.GetStage()+"/"+check.GetName() != name {
+			continue
+		}
+		seen = true
+		if check.GetOutcome() == want {
+			continue
+		}
+		difference := fmt.Sprintf("check %s: want %s, got %s", name, policy.OutcomeName(want), policy.OutcomeName(check.GetOutcome()))
+		if check.GetMessage() != "" {
+			difference += " (" + strings.TrimSpace(check.GetField()+" "+check.GetMessage()) + ")"
+		}
+		found = append(found, difference)
+	}
+	if !seen {
+		found = append(found, fmt.Sprintf("check %s: want %s, got no such check", name, policy.OutcomeName(want)))
+	}
+	return found
+}

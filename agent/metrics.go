@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/writ-dev/writ/proto/reasons"
+)
+
+// Metrics counts decisions for Prometheus. A nil *Metrics counts nothing.
+type Metrics struct {
+	decisions *prometheus.CounterVec
+	duration  prometheus.Histogram
+}
+
+// NewMetrics returns metrics that are registered with registry.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_decisions_total",
+			Help: "Decisions, by face, tool, verdict and reason. A tool the bundle does not have counts as \"unknown\".",
+		}, []string{"surface", "tool", "verdict", "reason"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "writ_decision_duration_seconds",
+			Help:    "Time from receiving a call to its durable decision.",
+			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 16),
+		}),
+	}
+	registry.MustRegister(m.decisions, m.duration)
+	return m
+}
+
+// observe counts a decision that began at start. The tool's name is a label only
+// when the bundle has it, so that callers cannot make series.
+func (m *Metrics) observe(ad *Admission, start time.Time) {
+	if m == nil {
+		return
+	}
+	tool := "unknown"
+	if ad.result.Tool != nil {
+		tool = ad.result.Tool.Name
+	}
+	m.decisions.WithLabelValues(
+		strings.ToLower(strings.TrimPrefix(ad.request.Surface.String(), "SURFACE_")),
+		tool,
+		strings.TrimPrefix(ad.result.Decision.GetVerdict().String(), "VERDICT_"),
+		reasons.Name(ad.result.Decision.GetReason()),
+	).Inc()
+	m.duration.Observe(time.Since(start).Seconds())
+}

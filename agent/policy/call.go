@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
+	"github.com/writ-dev/writ/tools/schemas"
+)
+
+// Call is one proposed use of a tool, as a face received it.
+type Call struct {
+	// Principal is who asks, verified by the face; nil or empty is nobody.
+	Principal *writv1.Principal
+	// Envelope is what the planner says. Its ToolCall names the tool; its args are
+	// not read.
+	Envelope *writv1.Envelope
+	// Arguments are the proposed arguments, unread.
+	Arguments tools.Arguments
+	// Upstream is the catalogue's upstream that the call is on its way to. Empty
+	// on a face that has none: then any tool of the bundle may be named.
+	Upstream string
+	// Limits bounds the reading of the arguments.
+	Limits schemas.Limits
+}
+
+// Result is a decision with what was typed on the way to it. Decisions share
+// their checks and obligations with the bundle: they MUST NOT be changed.
+type Result struct {
+	// Decision is what was decided; never nil.
+	Decision *writv1.Decision
+	// Tool is the tool that was called; nil when the bundle has none of that name
+	// on that upstream.
+	Tool *tools.Tool
+	// Message holds the typed arguments; nil when they could not be read.
+	Message protoreflect.Message
+	// Canonical is Message in canonical JSON: what is identified, recorded,
+	// executed and sent on.
+	Canonical []byte
+}

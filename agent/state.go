@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/writ-dev/writ/proto/canonical"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/budgets"
+)
+
+// State is everything that changes between two decisions. It is a deterministic
+// fold over the ledger's records: give [State.Fold] to the ledger's recovery,
+// then hand the state to [New].
+type State struct {
+	// mu guards everything below. It is never held across I/O.
+	mu         sync.Mutex
+	budgets    budgets.Machine
+	admissions *admissions.Machine
+}
+
+// NewState returns an empty state that keeps at most limit open admissions and
+// limit idempotency keys.
+func NewState(limit int) *State {
+	return &State{admissions: admissions.New(limit)}
+}
+
+// Fold applies one record of the ledger. Records MUST come in the order of the
+// ledger. A record that cannot be read is an error: the state would be wrong.
+func (s *State) Fold(record *writv1.Record) error {
+	switch record.GetKind() {
+	case writv1.RecordKind_RECORD_KIND_DECISION:
+		var body writv1.DecisionRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold decision record %d: %w", record.GetIndex(), err)
+		}
+		return s.foldDecision(record, &body)
+	case writv1.RecordKind_RECORD_KIND_OUTCOME:
+		var body writv1.OutcomeRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold outcome record %d: %w", record.GetIndex(), err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.finish(admissions.ID(record.GetDecisionId()), &body)
+		return nil
+	default:
+		return nil
+	}
+}
+
+func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord) error {
+	if body.GetDecision().GetVerdict() != writv1.Verdict_VERDICT_ALLOW {
+		return nil
+	}
+	claim := admissions.Claim{
+		ID:     admissions.ID(record.GetDecisionId()),
+		Tenant: record.GetTenant(),
+		Time:   body.GetFacts().GetTime().AsTime(),
+	}
+	copy(claim.Key[:], body.GetIdempotencyDigest())
+	copy(claim.Identity[:], body.GetIdentity())
+	claim.Reserved = reserves(body.GetDecision())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.take(claim); err != nil {
+		return fmt.Errorf("fold decision record %d: %w", record.GetIndex(), err)
+	}
+	return nil
+}
+
+// take applies what an ALLOW does. The caller holds mu.
+func (s *State) take(claim admissions.Claim) error {
+	if err := s.admissions.Take(claim); err != nil {
+		return err
+	}
+	for _, reserve := range claim.Reserved {
+		s.budgets.Reserve(reserve)
+	}
+	return nil
+}
+
+// abandon undoes take. The caller holds mu.
+func (s *State) abandon(claim admissions.Claim) {
+	s.admissions.Abandon(claim.ID)
+	for _, reserve := range claim.Reserved {
+		s.budgets.GiveBack(reserve)
+	}
+}
+
+// finish applies an outcome. The caller holds mu.
+func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
+	if _, ok := s.admissions.Finish(id, outcome); !ok {
+		return
+	}
+	for _, reserve := range outcome.GetGivenBack() {
+		s.budgets.GiveBack(reserve)
+	}
+}
+
+// Dump writes the state as text, equal for equal states.
+func (s *State) Dump() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admissions.Dump() + s.budgets.Dump()
+}
+
+// balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
+// 366 days), so that no balance that still counts is forgotten.
+const balancesKeptFor = 367 * 24 * time.Hour
+
+func (s *State) forget(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.budgets.Forget(now.Add(-balancesKeptFor))
+}
+
+// reserves returns what a decision's effects reserve.
+func reserves(decision *writv1.Decision) []*writv1.Reserve {
+	var out []*writv1.Reserve
+	for _, effect := range decision.GetEffects() {
+		if reserve := effect.GetReserve(); reserve != nil {
+			out = append(out, reserve)
+		}
+	}
+	return out
+}
