@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/writ-dev/writ/ledger"
@@ -125,7 +126,7 @@ func (ad *Admission) Response(body []byte) ([]byte, *reasons.Error) {
 	message, err := schema.Read(body, nil, schemas.Limits{Bytes: ad.agent.options.Limits.ResponseBytes})
 	if err != nil {
 		refusal := reasons.Of(err)
-		return nil, reasons.Wrap(err, writv1.Reason_REASON_SCHEMA_RESPONSE_INVALID, refusal.Field, "%s", refusal.Message)
+		return nil, reasons.Wrap(err, writv1.Reason_REASON_SCHEMA_RESPONSE_INVALID, declared(refusal), "%s", refusal.Message)
 	}
 	if violations := schema.Validate(message); len(violations) > 0 {
 		first := violations[0]
@@ -142,6 +143,16 @@ func (ad *Admission) Response(body []byte) ([]byte, *reasons.Error) {
 	defer ad.mu.Unlock()
 	ad.answer = answer{whole: whole, redacted: redacted, removed: sensitive("result.", out), paths: paths}
 	return redacted, nil
+}
+
+// declared returns the field that a refusal of a response names, as far as the
+// schema declares it: keys that the tool chose may carry what must not pass.
+func declared(refusal *reasons.Error) string {
+	field, _, _ := strings.Cut(refusal.Field, "[")
+	if refusal.Reason != writv1.Reason_REASON_SCHEMA_UNKNOWN_FIELD {
+		return field
+	}
+	return field[:max(0, strings.LastIndexByte(field, '.'))]
 }
 
 // pseudonym stands for a value in a response: equal for equal values of a tenant.

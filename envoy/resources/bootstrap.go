@@ -5,6 +5,7 @@ package resources
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/wire"
 )
 
 // Names that the agent's filters look for, or that stand in Envoy's statistics.
@@ -34,6 +36,10 @@ const (
 	JWTFailure = "writ_failure"
 	// AuthzNamespace is the metadata namespace of what ext_authz leaves behind.
 	AuthzNamespace = "envoy.filters.http.ext_authz"
+	// ProcNamespace is the metadata namespace of what ext_proc leaves behind.
+	ProcNamespace = "writ"
+	// DetailsAttribute is the ext_proc attribute that says where a response comes from.
+	DetailsAttribute = "response.code_details"
 	// PeerAttribute is the ext_proc attribute with the peer's URI.
 	PeerAttribute = "connection.uri_san_peer_certificate"
 )
@@ -41,10 +47,7 @@ const (
 const (
 	defaultAgentTimeout    = 5 * time.Second
 	defaultUpstreamTimeout = 15 * time.Second
-	defaultBodyBytes       = 1 << 20
-	defaultResponseBytes   = 4 << 20
-	// bodyMargin is what Envoy buffers beyond the agent's limit, so that a body
-	// over the limit is refused by the agent, with a record, and not by Envoy.
+	// bodyMargin is what Envoy takes beyond the agent's limits.
 	bodyMargin = 64 << 10
 )
 
@@ -102,6 +105,26 @@ func check(input Input) error {
 	for _, message := range []proto.Message{input.Config, input.Catalogue} {
 		if _, err := proto.Marshal(message); err != nil {
 			return fmt.Errorf("read the configuration: %w", err)
+		}
+	}
+	return checkNames(input.Catalogue)
+}
+
+// checkNames refuses what two upstreams, or an upstream and the agent, would share.
+func checkNames(catalogue *writv1.Catalogue) error {
+	names := map[string]bool{AgentCluster: true, nowhereName: true}
+	// All domains are the host's that answers what is not in the catalogue.
+	domains := map[string]string{"*": nowhereName}
+	for _, upstream := range catalogue.GetUpstreams() {
+		if names[upstream.GetName()] {
+			return fmt.Errorf("upstream %s: the name is taken", upstream.GetName())
+		}
+		names[upstream.GetName()] = true
+		for _, domain := range domainsOf(upstream.GetDomains()) {
+			if other, taken := domains[strings.ToLower(domain)]; taken {
+				return fmt.Errorf("upstream %s: the domain %s is %s's", upstream.GetName(), domain, other)
+			}
+			domains[strings.ToLower(domain)] = upstream.GetName()
 		}
 	}
 	return nil
@@ -169,19 +192,13 @@ func orDefault(configured *durationpb.Duration, fallback time.Duration) *duratio
 	return durationpb.New(fallback)
 }
 
-// bodyBytes returns the bytes of a request body that the agent reads at most.
+// bodyBytes returns the bytes of a request body that Envoy takes: more than the
+// agent does, so that a body over the agent's limit is refused with a record.
 func bodyBytes(limits *writv1.AgentLimits) uint32 {
-	if configured := limits.GetBodyBytes(); configured > 0 {
-		return configured
-	}
-	return defaultBodyBytes
+	return uint32(wire.LimitsOf(limits).Request.Bytes) + bodyMargin
 }
 
 // bufferBytes returns the bytes that Envoy buffers of one request or response.
 func bufferBytes(limits *writv1.AgentLimits) uint32 {
-	response := limits.GetResponseBytes()
-	if response == 0 {
-		response = defaultResponseBytes
-	}
-	return max(bodyBytes(limits)+bodyMargin, response) + bodyMargin
+	return max(bodyBytes(limits), uint32(wire.LimitsOf(limits).Response.Bytes)) + bodyMargin
 }

@@ -4,6 +4,7 @@ package resources
 
 import (
 	"net"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -81,7 +82,7 @@ func upstreamCluster(upstream *writv1.Upstream) (*clusterv3.Cluster, error) {
 // discovery resolves a host's name; an address or a socket needs no resolving.
 func discovery(address string) clusterv3.Cluster_DiscoveryType {
 	host, _, err := net.SplitHostPort(address)
-	if err != nil || net.ParseIP(host) != nil {
+	if err != nil || net.ParseIP(host) != nil || strings.HasPrefix(address, "unix:") {
 		return clusterv3.Cluster_STATIC
 	}
 	return clusterv3.Cluster_STRICT_DNS

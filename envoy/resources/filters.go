@@ -3,6 +3,8 @@
 package resources
 
 import (
+	"time"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,6 +16,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -28,6 +31,10 @@ const (
 	procName   = "envoy.filters.http.ext_proc"
 	jwtName    = "envoy.filters.http.jwt_authn"
 	routerName = "envoy.filters.http.router"
+
+	// accessLogDelay is how long Envoy gathers entries of its access log, so that
+	// one message tells of many calls.
+	accessLogDelay = 100 * time.Millisecond
 
 	// jwtProvider is the one provider of jwt_authn.
 	jwtProvider = "writ"
@@ -106,7 +113,7 @@ func authzFilter(config *writv1.AgentConfig) *authzv3.ExtAuthz {
 		EncodeRawHeaders:          true,
 		MetadataContextNamespaces: []string{JWTNamespace},
 		WithRequestBody: &authzv3.BufferSettings{
-			MaxRequestBytes: bodyBytes(config.GetLimits()) + bodyMargin,
+			MaxRequestBytes: bodyBytes(config.GetLimits()),
 			PackAsBytes:     true,
 		},
 	}
@@ -116,18 +123,22 @@ func authzFilter(config *writv1.AgentConfig) *authzv3.ExtAuthz {
 func procFilter(config *writv1.AgentConfig) *procv3.ExternalProcessor {
 	timeout := orDefault(config.GetEnvoy().GetAgentTimeout(), defaultAgentTimeout)
 	return &procv3.ExternalProcessor{
-		GrpcService:       agentService(nil),
-		StatusOnError:     unavailable(),
-		ProcessingMode:    bufferedMode(),
-		RequestAttributes: []string{PeerAttribute},
-		MessageTimeout:    timeout,
-		RouteCacheAction:  procv3.ExternalProcessor_RETAIN,
+		GrpcService:        agentService(nil),
+		StatusOnError:      unavailable(),
+		ProcessingMode:     bufferedMode(),
+		RequestAttributes:  []string{PeerAttribute},
+		ResponseAttributes: []string{DetailsAttribute},
+		MessageTimeout:     timeout,
+		RouteCacheAction:   procv3.ExternalProcessor_RETAIN,
 		MutationRules: &mutationv3.HeaderMutationRules{
 			DisallowIsError: wrapperspb.Bool(true),
 		},
 		MetadataOptions: &procv3.MetadataOptions{
 			ForwardingNamespaces: &procv3.MetadataOptions_MetadataNamespaces{
 				Untyped: []string{JWTNamespace, AuthzNamespace},
+			},
+			ReceivingNamespaces: &procv3.MetadataOptions_MetadataNamespaces{
+				Untyped: []string{ProcNamespace},
 			},
 		},
 	}
@@ -181,16 +192,33 @@ func stripOwnHeaders() *corev3.TypedExtensionConfig {
 	}
 }
 
-// accessLog tells the agent how every call ended, at once.
+// accessLog tells the agent how the calls ended that ext_authz let through.
 func accessLog() []*accesslogv3.AccessLog {
 	config := &grpclogv3.HttpGrpcAccessLogConfig{CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
 		LogName:             "writ",
 		TransportApiVersion: corev3.ApiVersion_V3,
 		GrpcService:         agentService(nil),
-		BufferSizeBytes:     wrapperspb.UInt32(0),
+		BufferFlushInterval: durationpb.New(accessLogDelay),
 	}}
 	return []*accesslogv3.AccessLog{{
 		Name:       "envoy.access_loggers.http_grpc",
+		Filter:     letThrough(),
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(config)},
+	}}
+}
+
+// letThrough takes the calls that ext_authz allowed.
+func letThrough() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
+		MetadataFilter: &accesslogv3.MetadataFilter{
+			Matcher: &matcherv3.MetadataMatcher{
+				Filter: AuthzNamespace,
+				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: "verdict"}}},
+				Value: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{
+					StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "ALLOW"}},
+				}},
+			},
+			MatchIfKeyNotFound: wrapperspb.Bool(false),
+		},
 	}}
 }

@@ -96,9 +96,9 @@ func TestEnvoyAcceptsTheConfiguration(t *testing.T) {
 	plain.Config.Listeners.Envoy = "127.0.0.1:15401"
 	plain.Catalogue.Upstreams[0].Address = "payments.example:443"
 	cases := map[string]resources.Input{
-		"with tokens":                         input(),
-		"with mutual TLS":                     withTLS,
-		"without identity, by TCP, by DNS":    plain,
+		"with tokens":                          input(),
+		"with mutual TLS":                      withTLS,
+		"without identity, by TCP, by DNS":     plain,
 		"with an empty catalogue: no upstream": {Config: plain.Config, Catalogue: &writv1.Catalogue{}},
 	}
 	for name, in := range cases {
@@ -137,7 +137,14 @@ func TestWhatCannotBeMadeIsAnError(t *testing.T) {
 	badListener.Config.Envoy.Listener = "127.0.0.1:http"
 	badText := input()
 	badText.Catalogue.Upstreams[0].Domains = []string{"\xff"}
+	taken := input()
+	taken.Catalogue.Upstreams[0].Name = "writ_agent"
+	shared := input()
+	shared.Catalogue.Upstreams[0].Domains = []string{"Desk.internal"}
+	everywhere := input()
+	everywhere.Catalogue.Upstreams[0].Domains = []string{"*"}
 	for name, in := range map[string]resources.Input{
+		"a name that is the agent's": taken, "a domain of two upstreams": shared, "a domain that is all": everywhere,
 		"no key set": noKeys, "an upstream without a port": badUpstream,
 		"a port that is a name": badListener, "text that is not UTF-8": badText,
 	} {

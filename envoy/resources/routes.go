@@ -39,7 +39,7 @@ func domainsOf(domains []string) []string {
 	var all []string
 	for _, domain := range domains {
 		all = append(all, domain)
-		if _, _, err := net.SplitHostPort(domain); err != nil && domain != "*" {
+		if _, _, err := net.SplitHostPort(domain); err != nil {
 			all = append(all, domain+":*")
 		}
 	}
@@ -104,10 +104,13 @@ func ungoverned() map[string]*anypb.Any {
 	}
 }
 
+// nowhereName is the host that answers what is not in the catalogue.
+const nowhereName = "writ_nowhere"
+
 // nowhere answers what is not in the catalogue.
 func nowhere(perFilter map[string]*anypb.Any) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
-		Name:    "writ_nowhere",
+		Name:    nowhereName,
 		Domains: []string{"*"},
 		Routes: []*routev3.Route{{
 			Match: everything(),
