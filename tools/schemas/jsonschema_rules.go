@@ -129,10 +129,11 @@ func (n *node) numberRules(rules *validate.FieldRules) {
 	if outside(given) {
 		return
 	}
-	for name, key := range map[protoreflect.Name]string{"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"} {
-		if value, ok := given(name); ok && key == "minimum" || ok && key == "maximum" {
-			n.put(key, appendNumber(nil, value))
-		}
+	if value, ok := given("gte"); ok {
+		n.put("minimum", appendNumber(nil, value))
+	}
+	if value, ok := given("lte"); ok {
+		n.put("maximum", appendNumber(nil, value))
 	}
 	if value, ok := given("gt"); ok {
 		n.drop("minimum")

@@ -4,7 +4,6 @@ package schemas
 
 import (
 	"encoding/base64"
-	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -170,7 +169,7 @@ func decimalOf(text string) (decimal, bool) {
 	if scaled {
 		n, err := strconv.Atoi(exponent)
 		if err != nil || n > math.MaxInt32 || n < math.MinInt32 {
-			return d, errors.Is(err, nil)
+			return d, false
 		}
 		d.exponent = n
 	}
