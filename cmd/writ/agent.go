@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/writ-dev/writ/agent"
+	"github.com/writ-dev/writ/agent/bundles"
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/token"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/sandbox"
+	"github.com/writ-dev/writ/tools/command"
+	"github.com/writ-dev/writ/tools/mcp"
+	"github.com/writ-dev/writ/tools/web"
+	"github.com/writ-dev/writ/wire"
+)
+
+func newAgent() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "agent --config FILE",
+		Short: "Run the agent beside a service",
+		Long: `Agent serves Envoy's filters and the planners' API until it gets SIGTERM or SIGINT.
+SIGHUP loads the bundle again; one that does not load leaves the old one in force.`,
+		Args: cobra.NoArgs,
+	}
+	path := cmd.Flags().StringP("config", "c", "", "the agent's configuration file")
+	_ = cmd.MarkFlagRequired("config")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		config, err := readAgentConfig(*path)
+		if err != nil {
+			return err
+		}
+		log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+		loaded, err := load(cmd.Context(), cmd, config.GetBundleDir())
+		if err != nil {
+			return err
+		}
+		return runAgent(cmd.Context(), config, loaded.Bundle, log)
+	}
+	return cmd
+}
+
+// parts are what an agent is wired from.
+type parts struct {
+	config   *writv1.AgentConfig
+	log      *slog.Logger
+	registry *prometheus.Registry
+	ledger   *ledger.Ledger
+	agent    *agent.Agent
+	watcher  *mcp.Watcher
+	runner   *sandbox.Runner
+	command  *command.Executor
+}
+
+// runAgent wires the agent, serves until ctx is done, and closes in order.
+func runAgent(ctx context.Context, config *writv1.AgentConfig, bundle *policy.Bundle, log *slog.Logger) error {
+	if config.GetCollector() != nil {
+		return hinted(errors.New("a collector is configured, and this version has none"), "remove \"collector\" from the configuration; docs/status.md lists what is not there")
+	}
+	p := &parts{config: config, log: log, registry: prometheus.NewRegistry()}
+	if err := p.open(ctx, bundle); err != nil {
+		return errors.Join(err, p.close(context.WithoutCancel(ctx)))
+	}
+	return errors.Join(p.serve(ctx), p.close(context.WithoutCancel(ctx)))
+}
+
+func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
+	data := p.config.GetDataDir()
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	limits := p.config.GetLimits()
+	state := agent.NewState(int(or(limits.GetAdmissions(), 100_000)))
+	keys, err := agent.OpenKeys(filepath.Join(data, "keys"))
+	if err != nil {
+		return err
+	}
+	var recovery ledger.Recovery
+	if p.ledger, recovery, err = ledger.Open(p.ledgerOptions(state)); err != nil {
+		return fmt.Errorf("open the ledger: %w", err)
+	}
+	if recovery.LostBytes > 0 {
+		p.log.WarnContext(ctx, "a torn tail of the ledger was cut off; nothing of it was ever answered", "bytes", recovery.LostBytes)
+	}
+	signer, err := token.OpenKey(data)
+	if err != nil {
+		return err
+	}
+	minter, err := token.NewMinter(p.ledger.Origin(), signer)
+	if err != nil {
+		return err
+	}
+	options := agent.Options{
+		Bundle: bundle, Ledger: p.ledger, State: state, Keys: keys, Tokens: minter,
+		Pins: p.pin, Clock: time.Now, Random: rand.Reader,
+		Limits: agent.Limits{
+			JSON:          wire.LimitsOf(limits).Request,
+			ResponseBytes: int(limits.GetResponseBytes()),
+			Executions:    int(limits.GetExecutions()),
+			Admissions:    int(limits.GetAdmissions()),
+		},
+		Floor:           max(p.config.GetLedger().GetDurability(), writv1.Durability_DURABILITY_PROCESS),
+		WriteDurability: writv1.Durability_DURABILITY_PROCESS,
+		Start:           p.start(recovery),
+		Metrics:         agent.NewMetrics(p.registry),
+		Log:             p.log,
+	}
+	if err := p.executors(bundle, &options); err != nil {
+		return err
+	}
+	if p.agent, err = agent.New(ctx, options); err != nil {
+		return err
+	}
+	p.watcher = p.newWatcher()
+	return nil
+}
+
+// or returns value, or what stands for zero.
+func or[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+func (p *parts) ledgerOptions(state *agent.State) ledger.Options {
+	config := p.config.GetLedger()
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return ledger.Options{
+		Dir:          filepath.Join(p.config.GetDataDir(), "ledger"),
+		Origin:       or(config.GetOrigin(), "writ.local/agent/"+host),
+		MaxBytes:     int64(min(config.GetMaxBytes(), 1<<40)),
+		SegmentBytes: int64(min(config.GetSegmentBytes(), 1<<30)),
+		OnRecord:     state.Fold,
+		OnLost: func(_ ledger.Entry, err error) {
+			p.log.Error("an outcome was not recorded", "error", err)
+		},
+		OnState: func(err error) {
+			if err != nil {
+				p.log.Error("the ledger is unavailable; calls are denied", "error", err)
+				return
+			}
+			p.log.Info("the ledger is available again")
+		},
+	}
+}
+
+func (p *parts) start(recovery ledger.Recovery) *writv1.StartRecord {
+	start := &writv1.StartRecord{
+		Version:       programVersion(),
+		Origin:        recovery.Origin,
+		RecoveredSize: recovery.Size,
+		RecoveredRoot: recovery.Root,
+		LostBytes:     uint64(max(0, recovery.LostBytes)),
+	}
+	if text, err := (proto.MarshalOptions{Deterministic: true}).Marshal(p.config); err == nil {
+		sum := sha256.Sum256(text)
+		start.ConfigDigest = sum[:]
+	}
+	if sandbox.Probe().Tier >= sandbox.T1 {
+		start.SandboxTier = writv1.SandboxTier_SANDBOX_TIER_T1
+	}
+	return start
+}
+
+// executors makes what runs tools: the sandbox where the machine gives one, and
+// the way out through Envoy where the configuration names its listener.
+func (p *parts) executors(bundle *policy.Bundle, options *agent.Options) error {
+	report := sandbox.Probe()
+	p.log.Info("sandbox", "tier", report.Tier.String())
+	runner, err := sandbox.New(sandbox.Options{})
+	switch {
+	case err == nil:
+		p.runner = runner
+		p.command = command.New(runner, p.config.GetBundleDir())
+		options.Command = p.command
+	case bundle.SandboxTier() > 0:
+		return hinted(fmt.Errorf("the bundle demands a sandbox: %w", err), "\"writ sandbox check\" says what is missing")
+	default:
+		p.log.Warn("command tools are refused: there is no sandbox", "error", err)
+	}
+	for _, tool := range bundle.Tools() {
+		if p.command != nil && tool.Options.GetCommand() != nil {
+			if err := p.command.Check(tool); err != nil {
+				return fmt.Errorf("tool %s: %w", tool.Name, err)
+			}
+		}
+	}
+	if listener := p.config.GetEnvoy().GetAgentListener(); listener != "" {
+		out, err := web.New(web.Options{
+			Listener: listener, Catalogue: bundle.Catalogue(),
+			ResponseBytes: int(p.config.GetLimits().GetResponseBytes()),
+		})
+		if err != nil {
+			return err
+		}
+		options.Web = out
+	}
+	return nil
+}
+
+func (p *parts) pin(tool string) *writv1.Pin {
+	if p.watcher == nil {
+		return &writv1.Pin{State: writv1.PinState_PIN_STATE_UNSEEN}
+	}
+	return p.watcher.Pin(tool)
+}
+
+func (p *parts) newWatcher() *mcp.Watcher {
+	listener := p.config.GetEnvoy().GetAgentListener()
+	if listener == "" {
+		return nil
+	}
+	return mcp.NewWatcher(mcp.Options{
+		Bound: func() []mcp.Bound {
+			bundle := p.agent.Bundle()
+			return mcp.BoundOf(bundle.Tools(), bundle.Catalogue())
+		},
+		List: func(ctx context.Context, upstream, path string) ([]mcp.Definition, error) {
+			return mcp.ThroughEnvoy(listener, upstream, path).List(ctx)
+		},
+		Digest: bundles.DefinitionDigest,
+		Changed: func(tool string, pin *writv1.Pin) {
+			p.log.Info("the pin of a tool changed", "tool", tool, "state", pin.GetState().String())
+		},
+		Clock: time.Now,
+		Log:   p.log,
+	})
+}
+
+// reload loads the bundle again whenever the process gets SIGHUP.
+func (p *parts) reload(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			bundle, err := bundles.LoadDir(ctx, p.config.GetBundleDir(), bundles.Options{})
+			if err == nil {
+				err = p.agent.Swap(ctx, bundle)
+			}
+			if err != nil {
+				p.log.ErrorContext(ctx, "the bundle did not load; the old one stays in force", "error", err)
+				continue
+			}
+			p.log.InfoContext(ctx, "a bundle came into force", "name", bundle.Name())
+		}
+	}
+}
+
+func (p *parts) close(ctx context.Context) error {
+	var errs []error
+	if p.agent != nil {
+		errs = append(errs, p.agent.Close(ctx))
+	}
+	if p.ledger != nil {
+		errs = append(errs, p.ledger.Close(nil))
+	}
+	if p.runner != nil {
+		errs = append(errs, p.runner.Close())
+	}
+	return errors.Join(errs...)
+}

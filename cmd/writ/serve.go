@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/writ-dev/writ/agent"
+	"github.com/writ-dev/writ/envoy"
+	"github.com/writ-dev/writ/planner/identity"
+	"github.com/writ-dev/writ/planner/toolservice"
+)
+
+// drainTime bounds the end of calls that are in hand when the agent stops.
+const drainTime = 10 * time.Second
+
+// serve serves every listener until ctx is done.
+func (p *parts) serve(ctx context.Context) error {
+	face, err := envoy.New(envoy.Options{
+		Agent: p.agent, Identity: p.config.GetIdentity(), Limits: p.config.GetLimits(), Clock: time.Now, Log: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	filters := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(face.GRPC(), filters)
+	group, ctx := errgroup.WithContext(ctx)
+	listener, err := listen(ctx, p.config.GetListeners().GetEnvoy())
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return face.GRPC().Serve(listener) })
+	group.Go(func() error { face.Tend(ctx); return nil })
+	group.Go(func() error { p.tend(ctx); return nil })
+	group.Go(func() error { p.reload(ctx); return nil })
+	if p.watcher != nil {
+		group.Go(func() error { p.watcher.Run(ctx); return nil })
+	}
+	planners, err := p.servePlanners(ctx, group)
+	if err != nil {
+		face.GRPC().Stop()
+		return err
+	}
+	if err := p.serveAdmin(ctx, group); err != nil {
+		face.GRPC().Stop()
+		return err
+	}
+	p.log.InfoContext(ctx, "serving", "ledger", p.ledger.Origin(), "bundle", p.agent.Bundle().Name())
+	group.Go(func() error {
+		<-ctx.Done()
+		filters.Shutdown()
+		planners.NotServing()
+		time.Sleep(p.config.GetDrainDelay().AsDuration())
+		p.agent.Drain()
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		face.Stop(stopping)
+		return planners.Drain(stopping)
+	})
+	return group.Wait()
+}
+
+func (p *parts) tend(ctx context.Context) {
+	every := agent.Intervals{Heartbeat: 10 * time.Second, Sweep: 5 * time.Second, Dropped: 2 * time.Minute}
+	if beat := p.config.GetLedger().GetHeartbeat(); beat != nil {
+		every.Heartbeat = beat.AsDuration()
+	}
+	p.agent.Tend(ctx, every)
+}
+
+// planners is the part of the planners' server that serve needs.
+type planners interface {
+	NotServing()
+	Drain(ctx context.Context) error
+}
+
+// noPlanners stands for a planners' listener that is not configured.
+type noPlanners struct{}
+
+func (noPlanners) NotServing()                 {}
+func (noPlanners) Drain(context.Context) error { return nil }
+
+func (p *parts) servePlanners(ctx context.Context, group *errgroup.Group) (planners, error) {
+	address := p.config.GetListeners().GetPlanner()
+	if address == "" {
+		return noPlanners{}, nil
+	}
+	verifier, err := identity.New(identity.Options{Config: p.config.GetIdentity(), Clock: time.Now, Log: p.log})
+	if err != nil {
+		return nil, err
+	}
+	credentials := identity.PeerCredentials()
+	if tls := p.config.GetListeners().GetPlannerTls(); tls != nil {
+		if credentials, err = identity.MutualTLS(tls, time.Now, p.log); err != nil {
+			return nil, err
+		}
+	} else if !local(address) {
+		return nil, hinted(fmt.Errorf("listeners.planner %s is open to the network and has no TLS", address), "set listeners.planner_tls, or listen on a unix socket or loopback")
+	}
+	server, err := toolservice.NewServer(toolservice.Options{
+		Agent: p.agent, Identity: verifier, Credentials: credentials,
+		BodyBytes: int(p.config.GetLimits().GetBodyBytes()), Log: p.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	group.Go(func() error { return server.Serve(listener) })
+	server.Serving()
+	return server, nil
+}
+
+func (p *parts) serveAdmin(ctx context.Context, group *errgroup.Group) error {
+	address := p.config.GetListeners().GetAdmin()
+	if address == "" {
+		return nil
+	}
+	listener, err := listen(ctx, address)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", address, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	return nil
+}
+
+// listen opens "unix:/path" or "host:port". A socket that a dead process left is
+// removed; one that answers is not.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	network, where := "tcp", address
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, where = "unix", path
+		if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, where); err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("listen on %s: another process does", address)
+		}
+		if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+			if err := os.Remove(path); err != nil {
+				return nil, fmt.Errorf("remove a socket that was left: %w", err)
+			}
+		}
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, network, where)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+// local says whether only this machine reaches the address.
+func local(address string) bool {
+	if strings.HasPrefix(address, "unix:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
