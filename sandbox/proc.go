@@ -110,7 +110,7 @@ type procStat struct {
 // Fields of /proc/PID/stat after the name, which ends at the last parenthesis; proc_pid_stat(5) counts
 // from 1 and the state is its third.
 const (
-	statState   = 3 - 3
+	statState   = 0
 	statGroup   = 5 - 3
 	statUtime   = 14 - 3
 	statCstime  = 17 - 3

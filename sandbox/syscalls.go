@@ -168,9 +168,11 @@ var allowed = []rule{
 	{unix.SYS_SHUTDOWN, nil},
 	{unix.SYS_SIGALTSTACK, nil},
 	// Streams only: a datagram pair can send to any pathname socket.
-	{unix.SYS_SOCKETPAIR, []condition{oneOf(0, unix.AF_UNIX),
+	{unix.SYS_SOCKETPAIR, []condition{
+		oneOf(0, unix.AF_UNIX),
 		oneOf(1, unix.SOCK_STREAM, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.SOCK_STREAM|unix.SOCK_NONBLOCK,
-			unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)}},
+			unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK),
+	}},
 	{unix.SYS_SPLICE, nil},
 	{unix.SYS_STATFS, nil},
 	{unix.SYS_STATX, nil},

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,6 +82,3 @@ understood. It opens nothing.`,
 	cmd.AddCommand(check)
 	return cmd
 }
-
-// errNoConfig is returned when --config is missing.
-var errNoConfig = errors.New("--config is required")
