@@ -5,8 +5,8 @@
 //
 // The canonical bytes of a message are its fields in ascending order of number,
 // each once; no field without presence at its default; no unknown field and no
-// extension; the shortest varints; packable scalars packed; map entries in
-// ascending order of key, key and value both written. One message has one form,
+// extension; the shortest varints; packable scalars packed; one NaN;
+// map entries in ascending order of key, key and value both written. One message has one form,
 // and [Unmarshal] takes no other, so that two readers of a digest cannot read
 // two things out of it.
 //

@@ -145,6 +145,15 @@ func FuzzUnmarshal(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(byte(0), b)
+	for i, m := range prototypes {
+		switch m.(type) {
+		case *wrapperspb.FloatValue:
+			f.Add(byte(i), []byte("\x0d\x00\x00\xc0\x7f")) // the NaN
+			f.Add(byte(i), []byte("\x0d000\x80\xff"))      // a signalling one
+		case *wrapperspb.DoubleValue:
+			f.Add(byte(i), []byte("\x09\x01\x00\x00\x00\x00\x00\xf8\x7f")) // math.NaN
+		}
+	}
 	f.Fuzz(func(t *testing.T, which byte, b []byte) {
 		m := prototypes[int(which)%len(prototypes)].ProtoReflect().New().Interface()
 		accepted := canonical.Unmarshal(b, m) == nil

@@ -132,7 +132,7 @@ func checkValue(f *field, v []byte, depth int) error {
 		return checkMessage(v, f.message(), depth-1)
 	case f.kind == protoreflect.StringKind && !utf8.Valid(v):
 		return refuse(f, "not UTF-8")
-	case f.wire == protowire.VarintType && !inRange(f.kind, v):
+	case !inRange(f.kind, v):
 		return refuse(f, "out of range")
 	case !f.presence && !f.list && isDefault(v, f.wire):
 		return refuse(f, "default written")
@@ -153,11 +153,17 @@ func isDefault(v []byte, wire protowire.Type) bool {
 	return true
 }
 
-// inRange says whether the varint v, whose form is known to be right, is one that
+// inRange says whether the scalar v, whose form is known to be right, is one that
 // a writer of the kind makes.
 func inRange(k protoreflect.Kind, v []byte) bool {
 	u, _ := protowire.ConsumeVarint(v)
 	switch k {
+	case protoreflect.FloatKind:
+		bits, _ := protowire.ConsumeFixed32(v)
+		return floatBits(float64(math.Float32frombits(bits))) == bits
+	case protoreflect.DoubleKind:
+		bits, _ := protowire.ConsumeFixed64(v)
+		return doubleBits(math.Float64frombits(bits)) == bits
 	case protoreflect.BoolKind:
 		return u <= 1
 	case protoreflect.Uint32Kind, protoreflect.Sint32Kind:
@@ -181,7 +187,7 @@ func checkPacked(f *field, v []byte) error {
 		if err != nil {
 			return err
 		}
-		if one.wire == protowire.VarintType && !inRange(one.kind, item) {
+		if !inRange(one.kind, item) {
 			return refuse(f, "out of range")
 		}
 		v = rest

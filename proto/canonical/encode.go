@@ -177,8 +177,29 @@ func appendScalar(dst []byte, k protoreflect.Kind, v protoreflect.Value) []byte 
 	case protoreflect.Sfixed64Kind:
 		return protowire.AppendFixed64(dst, uint64(v.Int())) //nolint:gosec // the bits are the encoding
 	case protoreflect.FloatKind:
-		return protowire.AppendFixed32(dst, math.Float32bits(float32(v.Float())))
+		return protowire.AppendFixed32(dst, floatBits(v.Float()))
 	default: // DoubleKind: the kinds of length-delimited values do not come here
-		return protowire.AppendFixed64(dst, math.Float64bits(v.Float()))
+		return protowire.AppendFixed64(dst, doubleBits(v.Float()))
 	}
+}
+
+// The one NaN of each width: quiet, positive, without a payload (IEEE 754-2019,
+// section 6.2). Which other one comes out of a conversion is the processor's choice.
+const (
+	nan32 = 0x7fc0_0000
+	nan64 = 0x7ff8_0000_0000_0000
+)
+
+func floatBits(v float64) uint32 {
+	if math.IsNaN(v) {
+		return nan32
+	}
+	return math.Float32bits(float32(v))
+}
+
+func doubleBits(v float64) uint64 {
+	if math.IsNaN(v) {
+		return nan64
+	}
+	return math.Float64bits(v)
 }
