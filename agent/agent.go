@@ -120,7 +120,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
 	}
-	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start); err != nil {
+	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start, a.ownDurability()); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
 	}
 	if err := a.closeLost(ctx); err != nil {
@@ -137,13 +137,19 @@ func unseen(string) *writv1.Pin {
 }
 
 // append records something of the agent itself.
-func (a *Agent) append(ctx context.Context, kind writv1.RecordKind, body proto.Message) error {
+func (a *Agent) append(ctx context.Context, kind writv1.RecordKind, body proto.Message, d writv1.Durability) error {
 	_, err := a.options.Ledger.Append(ctx, ledger.Entry{
 		Kind:         kind,
 		BundleDigest: a.bundleDigest(),
 		Body:         body,
-	}, a.options.Floor)
+	}, d)
 	return err
+}
+
+// ownDurability is that of the agent's own records. It does not wait for a collector:
+// one that is down keeps no agent from starting.
+func (a *Agent) ownDurability() writv1.Durability {
+	return min(a.options.Floor, writv1.Durability_DURABILITY_NODE)
 }
 
 func (a *Agent) bundleDigest() []byte {
@@ -186,7 +192,7 @@ func (a *Agent) Swap(ctx context.Context, bundle *policy.Bundle) error {
 			Tools:  uint32(len(bundle.Tools())),
 			Grants: uint32(bundle.Grants()),
 		},
-	}, a.options.Floor)
+	}, a.ownDurability())
 	if err != nil {
 		return fmt.Errorf("record the bundle: %w", err)
 	}
@@ -235,7 +241,7 @@ func (a *Agent) beat(ctx context.Context) {
 		Allowed:       a.counts.allowed.Load(),
 		Denied:        a.counts.denied.Load(),
 		NeedsApproval: a.counts.needsApproval.Load(),
-	})
+	}, a.ownDurability())
 	if err != nil {
 		a.options.Log.ErrorContext(ctx, "the heartbeat was not recorded", "error", err)
 	}
@@ -265,14 +271,23 @@ func (a *Agent) openSince(before time.Time) []*Admission {
 // Drain refuses new calls from now on.
 func (a *Agent) Drain() { a.draining.Store(true) }
 
-// Close finishes what is open and records the end. The faces MUST have stopped.
+// Close finishes what is open and records the end. The faces MUST have stopped. Where
+// calls that write wait for the collector, the end waits for it too, so that it is not
+// taken for a crash upstream; a collector that does not answer gets it at the next
+// start.
 func (a *Agent) Close(ctx context.Context) error {
 	a.Drain()
 	a.sweep(a.options.Clock().Add(time.Hour))
 	a.mu.Lock()
 	open := len(a.open)
 	a.mu.Unlock()
-	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_END, &writv1.EndRecord{OpenAdmissions: uint32(open)}); err != nil {
+	end := &writv1.EndRecord{OpenAdmissions: uint32(open)}
+	err := a.append(ctx, writv1.RecordKind_RECORD_KIND_END, end, max(a.ownDurability(), a.options.WriteDurability))
+	if errors.Is(err, ledger.ErrNotAcknowledged) {
+		a.options.Log.WarnContext(ctx, "the collector has not taken the end of the ledger", "error", err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("record the end: %w", err)
 	}
 	return nil

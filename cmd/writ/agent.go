@@ -10,9 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,18 +62,18 @@ type parts struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
+	upstream *upstream // nil without a collector
 	agent    *agent.Agent
 	watcher  *mcp.Watcher
 	runner   *sandbox.Runner
 	command  *command.Executor
+	started  time.Time
+	draining atomic.Bool
 }
 
 // runAgent wires the agent, serves until ctx is done, and closes in order.
 func runAgent(ctx context.Context, config *writv1.AgentConfig, bundle *policy.Bundle, log *slog.Logger) error {
-	if config.GetCollector() != nil {
-		return hinted(errors.New("a collector is configured, and this version has none"), "remove \"collector\" from the configuration; docs/status.md lists what is not there")
-	}
-	p := &parts{config: config, log: log, registry: prometheus.NewRegistry()}
+	p := &parts{config: config, log: log, registry: prometheus.NewRegistry(), started: time.Now()}
 	if err := p.open(ctx, bundle); err != nil {
 		return errors.Join(err, p.close(context.WithoutCancel(ctx)))
 	}
@@ -99,6 +98,10 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if recovery.LostBytes > 0 {
 		p.log.WarnContext(ctx, "a torn tail of the ledger was cut off; nothing of it was ever answered", "bytes", recovery.LostBytes)
 	}
+	p.observeLedger()
+	if err := p.openUpstream(ctx); err != nil {
+		return err
+	}
 	signer, err := token.OpenKey(data)
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 			Admissions:    int(limits.GetAdmissions()),
 		},
 		Floor:           max(p.config.GetLedger().GetDurability(), writv1.Durability_DURABILITY_PROCESS),
-		WriteDurability: writv1.Durability_DURABILITY_PROCESS,
+		WriteDurability: p.writeDurability(),
 		Start:           p.start(recovery),
 		Metrics:         agent.NewMetrics(p.registry),
 		Log:             p.log,
@@ -130,6 +133,14 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	}
 	p.watcher = p.newWatcher()
 	return nil
+}
+
+// writeDurability is what tools that write get where they say nothing.
+func (p *parts) writeDurability() writv1.Durability {
+	if p.upstream != nil {
+		return writv1.Durability_DURABILITY_REMOTE
+	}
+	return writv1.Durability_DURABILITY_PROCESS
 }
 
 // or returns value, or what stands for zero.
@@ -152,7 +163,9 @@ func (p *parts) ledgerOptions(state *agent.State) ledger.Options {
 		Origin:       or(config.GetOrigin(), "writ.local/agent/"+host),
 		MaxBytes:     int64(min(config.GetMaxBytes(), 1<<40)),
 		SegmentBytes: int64(min(config.GetSegmentBytes(), 1<<30)),
-		OnRecord:     state.Fold,
+
+		AcknowledgeTimeout: p.config.GetCollector().GetAcknowledgeTimeout().AsDuration(),
+		OnRecord:           state.Fold,
 		OnLost: func(_ ledger.Entry, err error) {
 			p.log.Error("an outcome was not recorded", "error", err)
 		},
@@ -200,12 +213,8 @@ func (p *parts) executors(bundle *policy.Bundle, options *agent.Options) error {
 	default:
 		p.log.Warn("command tools are refused: there is no sandbox", "error", err)
 	}
-	for _, tool := range bundle.Tools() {
-		if p.command != nil && tool.Options.GetCommand() != nil {
-			if err := p.command.Check(tool); err != nil {
-				return fmt.Errorf("tool %s: %w", tool.Name, err)
-			}
-		}
+	if err := p.checkCommands(bundle); err != nil {
+		return err
 	}
 	if listener := p.config.GetEnvoy().GetAgentListener(); listener != "" {
 		out, err := web.New(web.Options{
@@ -216,6 +225,23 @@ func (p *parts) executors(bundle *policy.Bundle, options *agent.Options) error {
 			return err
 		}
 		options.Web = out
+	}
+	return nil
+}
+
+// checkCommands says whether the programs of a bundle's tools are there, and are those
+// that were pinned.
+func (p *parts) checkCommands(bundle *policy.Bundle) error {
+	if p.command == nil {
+		return nil
+	}
+	for _, tool := range bundle.Tools() {
+		if tool.Options.GetCommand() == nil {
+			continue
+		}
+		if err := p.command.Check(tool); err != nil {
+			return fmt.Errorf("tool %s: %w", tool.Name, err)
+		}
 	}
 	return nil
 }
@@ -249,33 +275,13 @@ func (p *parts) newWatcher() *mcp.Watcher {
 	})
 }
 
-// reload loads the bundle again whenever the process gets SIGHUP.
-func (p *parts) reload(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hup:
-			bundle, err := bundles.LoadDir(ctx, p.config.GetBundleDir(), bundles.Options{})
-			if err == nil {
-				err = p.agent.Swap(ctx, bundle)
-			}
-			if err != nil {
-				p.log.ErrorContext(ctx, "the bundle did not load; the old one stays in force", "error", err)
-				continue
-			}
-			p.log.InfoContext(ctx, "a bundle came into force", "name", bundle.Name())
-		}
-	}
-}
-
 func (p *parts) close(ctx context.Context) error {
 	var errs []error
 	if p.agent != nil {
 		errs = append(errs, p.agent.Close(ctx))
+	}
+	if p.upstream != nil {
+		errs = append(errs, p.upstream.close())
 	}
 	if p.ledger != nil {
 		errs = append(errs, p.ledger.Close(nil))

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,18 +41,59 @@ func readConfig(path string, into proto.Message) error {
 	return nil
 }
 
+// readAgentConfig reads an agent's configuration. File names in it are relative to it.
 func readAgentConfig(path string) (*writv1.AgentConfig, error) {
 	config := &writv1.AgentConfig{}
 	if err := readConfig(path, config); err != nil {
 		return nil, err
 	}
+	files := []*string{&config.DataDir, &config.BundleDir}
+	if collector := config.GetCollector(); collector != nil {
+		files = append(files, &collector.PublicKeyFile)
+		files = append(files, clientFiles(collector.GetTls())...)
+	}
+	if jwt := config.GetIdentity().GetJwt(); jwt != nil {
+		files = append(files, &jwt.JwksFile)
+	}
+	files = append(files, serverFiles(config.GetListeners().GetPlannerTls())...)
+	files = append(files, serverFiles(config.GetEnvoy().GetTls())...)
+	resolve(path, files)
+	return config, nil
+}
+
+// readCollectorConfig reads a collector's configuration. File names in it are relative
+// to it.
+func readCollectorConfig(path string) (*writv1.CollectorConfig, error) {
+	config := &writv1.CollectorConfig{}
+	if err := readConfig(path, config); err != nil {
+		return nil, err
+	}
+	resolve(path, append(serverFiles(config.GetTls()), &config.DataDir, &config.AgentsFile))
+	return config, nil
+}
+
+func serverFiles(tls *writv1.ServerTls) []*string {
+	if tls == nil {
+		return nil
+	}
+	return []*string{&tls.CertificateFile, &tls.KeyFile, &tls.ClientCaFile}
+}
+
+func clientFiles(tls *writv1.ClientTls) []*string {
+	if tls == nil {
+		return nil
+	}
+	return []*string{&tls.CertificateFile, &tls.KeyFile, &tls.ServerCaFile}
+}
+
+// resolve makes relative names relative to the directory of the configuration file.
+func resolve(path string, names []*string) {
 	base := filepath.Dir(path)
-	for _, dir := range []*string{&config.DataDir, &config.BundleDir} {
-		if !filepath.IsAbs(*dir) {
-			*dir = filepath.Join(base, *dir)
+	for _, name := range names {
+		if *name != "" && !filepath.IsAbs(*name) {
+			*name = filepath.Join(base, *name)
 		}
 	}
-	return config, nil
 }
 
 func newConfig() *cobra.Command {
@@ -61,24 +103,42 @@ func newConfig() *cobra.Command {
 	}
 	check := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Check an agent's configuration file",
-		Long: `Check reads a configuration file as "writ agent" would, and prints it as it is
-understood. It opens nothing.`,
+		Short: "Check an agent's or a collector's configuration file",
+		Long: `Check reads a configuration file as "writ agent" or "writ collector" would, and
+prints it as it is understood. It opens nothing.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			config := &writv1.AgentConfig{}
-			if err := readConfig(args[0], config); err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "writ: error: %v\n", err)
-				return errNo
-			}
-			text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(config)
-			if err != nil {
-				return fmt.Errorf("print the configuration: %w", err)
-			}
-			_, err = cmd.OutOrStdout().Write(text)
+	}
+	kind := check.Flags().String("kind", "agent", "whose file it is: agent or collector")
+	_ = check.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"agent", "collector"}, cobra.ShellCompDirectiveNoFileComp))
+	check.RunE = func(cmd *cobra.Command, args []string) error {
+		config, err := readKind(*kind, args[0])
+		if errors.Is(err, errKind) {
 			return err
-		},
+		}
+		if err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "writ: error: %v\n", err)
+			return errNo
+		}
+		text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(config)
+		if err != nil {
+			return fmt.Errorf("print the configuration: %w", err)
+		}
+		_, err = cmd.OutOrStdout().Write(text)
+		return err
 	}
 	cmd.AddCommand(check)
 	return cmd
+}
+
+var errKind = errors.New("--kind is agent or collector")
+
+func readKind(kind, path string) (proto.Message, error) {
+	switch kind {
+	case "agent":
+		return readAgentConfig(path)
+	case "collector":
+		return readCollectorConfig(path)
+	default:
+		return nil, fmt.Errorf("%w, not %q", errKind, kind)
+	}
 }

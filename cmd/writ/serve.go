@@ -61,6 +61,7 @@ func (p *parts) serve(ctx context.Context) error {
 	p.log.InfoContext(ctx, "serving", "ledger", p.ledger.Origin(), "bundle", p.agent.Bundle().Name())
 	group.Go(func() error {
 		<-ctx.Done()
+		p.draining.Store(true)
 		filters.Shutdown()
 		planners.NotServing()
 		time.Sleep(p.config.GetDrainDelay().AsDuration())
@@ -137,7 +138,7 @@ func (p *parts) serveAdmin(ctx context.Context, group *errgroup.Group) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", ready(p.notReady))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	group.Go(func() error {

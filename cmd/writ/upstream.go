@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/stream"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// upstream takes the agent's ledger to its collector.
+type upstream struct {
+	sender *stream.Sender
+	conn   *grpc.ClientConn
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// openUpstream begins to send the ledger, if a collector is configured. It begins
+// before the agent does: a call may not be answered before its record is upstream.
+func (p *parts) openUpstream(ctx context.Context) error {
+	config := p.config.GetCollector()
+	if config == nil {
+		return nil
+	}
+	key, err := readVerifier(config.GetPublicKeyFile())
+	if err != nil {
+		return fmt.Errorf("collector.public_key_file: %w", err)
+	}
+	conn, err := dialCollector(config.GetAddress(), config.GetTls())
+	if err != nil {
+		return err
+	}
+	up := &upstream{conn: conn, done: make(chan struct{})}
+	up.sender = stream.NewSender(stream.SenderOptions{
+		Ledger: p.ledger, Client: writv1.NewLedgerServiceClient(conn), Collector: key,
+		OnError: func(err error) {
+			p.log.Warn("the collector does not take the ledger; it is kept here", "error", err)
+		},
+	})
+	p.upstream = up
+	p.observeUpstream()
+	ctx, up.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(up.done)
+		if err := up.sender.Run(ctx); err != nil {
+			p.log.Error("the ledger is not sent any more; calls that need the collector are denied until the agent starts again", "error", err)
+		}
+	}()
+	return nil
+}
+
+// close ends the stream. What is not acknowledged is sent after the next start.
+func (u *upstream) close() error {
+	u.stop()
+	<-u.done
+	return u.conn.Close()
+}
+
+func (p *parts) observeUpstream() {
+	p.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "writ_collector_connected",
+			Help: "Whether the collector has welcomed this agent's ledger.",
+		}, func() float64 {
+			if connected, _ := p.upstream.sender.Connected(); connected {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "writ_collector_lag_records",
+			Help: "Records of the ledger that the collector has not acknowledged.",
+		}, func() float64 {
+			status := p.ledger.Status()
+			return float64(status.Size - min(status.Size, status.Acknowledged))
+		}),
+	)
+}
+
+// observeLedger shows the ledger's room.
+func (p *parts) observeLedger() {
+	gauge := func(name, help string, value func(ledger.Status) float64) {
+		p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			return value(p.ledger.Status())
+		}))
+	}
+	gauge("writ_ledger_records", "Records in the ledger.", func(s ledger.Status) float64 { return float64(s.Size) })
+	gauge("writ_ledger_bytes", "Bytes of the ledger's segments.", func(s ledger.Status) float64 { return float64(s.Bytes) })
+	gauge("writ_ledger_max_bytes", "Bytes that the ledger's segments may take; at that the agent denies.", func(s ledger.Status) float64 { return float64(s.MaxBytes) })
+	gauge("writ_ledger_available", "Whether the ledger can be written; while it cannot, the agent denies.", func(s ledger.Status) float64 {
+		if s.Err != nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+// dialCollector makes a connection that is opened when it is used, and again whenever
+// it breaks. An address that others can listen in on needs TLS.
+func dialCollector(address string, config *writv1.ClientTls) (*grpc.ClientConn, error) {
+	transport := insecure.NewCredentials()
+	switch {
+	case config != nil:
+		tls, err := clientTLS(config)
+		if err != nil {
+			return nil, fmt.Errorf("collector.tls: %w", err)
+		}
+		transport = credentials.NewTLS(tls)
+	case !local(address):
+		return nil, hinted(fmt.Errorf("the collector %s is across the network, and TLS is not configured", address), "give the TLS files, or use a unix socket or loopback")
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(transport))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the collector: %w", err)
+	}
+	return conn, nil
+}
+
+// clientTLS reads the certificate at each handshake, so that a renewed one is used;
+// the server's authorities are read once.
+func clientTLS(config *writv1.ClientTls) (*tls.Config, error) {
+	authorities, err := os.ReadFile(config.GetServerCaFile())
+	if err != nil {
+		return nil, fmt.Errorf("read server_ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(authorities) {
+		return nil, fmt.Errorf("server_ca_file %s holds no certificate in PEM form", config.GetServerCaFile())
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: config.GetServerName()}
+	certificate, key := config.GetCertificateFile(), config.GetKeyFile()
+	if (certificate == "") != (key == "") {
+		return nil, errors.New("certificate_file and key_file go together")
+	}
+	if certificate == "" {
+		return out, nil
+	}
+	read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		return &pair, err
+	}
+	if _, err := read(nil); err != nil {
+		return nil, err
+	}
+	out.GetClientCertificate = read
+	return out, nil
+}
