@@ -30,8 +30,8 @@ type row struct {
 }
 
 const (
-	refund = "payments.issue_refund"
-	look   = "payments.get_payment"
+	refund = "orders.return_money"
+	look   = "orders.look_up"
 	read   = "files.read"
 
 	allow = "GRANTED"

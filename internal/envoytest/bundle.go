@@ -23,12 +23,12 @@ import "writ/v1/options.proto";
 service Payments {
   // Refund a payment.
   rpc IssueRefund(IssueRefundRequest) returns (IssueRefundResponse) {
-    option (writ.v1.tool) = {name: "payments.issue_refund" risk: RISK_HIGH effect: TOOL_EFFECT_WRITE web: {upstream: "payments"}};
+    option (writ.v1.tool) = {name: "orders.return_money" risk: RISK_HIGH effect: TOOL_EFFECT_WRITE web: {upstream: "payments"}};
     option (google.api.http) = {post: "/v1/tenants/{tenant}/refunds" body: "*"};
   }
   // Look at a payment.
   rpc GetPayment(GetPaymentRequest) returns (GetPaymentResponse) {
-    option (writ.v1.tool) = {name: "payments.get_payment" risk: RISK_LOW effect: TOOL_EFFECT_READ web: {upstream: "payments"}};
+    option (writ.v1.tool) = {name: "orders.look_up" risk: RISK_LOW effect: TOOL_EFFECT_READ web: {upstream: "payments"}};
     option (google.api.http) = {get: "/v1/tenants/{tenant}/payments/{payment}"};
   }
 }
@@ -79,17 +79,17 @@ const grants = `grants:
   - name: agents
     effect: GRANT_EFFECT_ALLOW
     principals: {roles: [agent]}
-    tools: [payments.issue_refund, payments.get_payment, files.read]
+    tools: [orders.return_money, orders.look_up, files.read]
 `
 
 const checks = `checks:
   - name: max_amount
-    tools: [payments.issue_refund]
+    tools: [orders.return_money]
     expression: args.amount <= 10000
     on_failure: ON_FAILURE_DENY
     message: refunds are at most 100.00
-  - name: human_approval_required
-    tools: [payments.issue_refund]
+  - name: approved_by_human
+    tools: [orders.return_money]
     expression: args.amount <= 5000
     on_failure: ON_FAILURE_NEEDS_APPROVAL
     message: refunds over 50.00 need a human

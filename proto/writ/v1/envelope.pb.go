@@ -295,7 +295,7 @@ func (x *RetrievedDocument) GetSnippetSha256() []byte {
 // ToolCall names a tool and proposes its arguments.
 type ToolCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the tool, such as "payments.issue_refund".
+	// Name of the tool, such as "orders.look_up".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The arguments: one JSON object in writ's JSON profile (docs/policy.md).
 	Args *Json `protobuf:"bytes,2,opt,name=args,proto3" json:"args,omitempty"`

@@ -402,7 +402,7 @@ func (Binding) EnumDescriptor() ([]byte, []int) {
 // ToolOptions makes an rpc a tool.
 type ToolOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name by which planners call it, such as "payments.issue_refund". Unique in the bundle.
+	// Name by which planners call it, such as "orders.look_up". Unique in the bundle.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How much harm a wrong call can do.
 	Risk Risk `protobuf:"varint,2,opt,name=risk,proto3,enum=writ.v1.Risk" json:"risk,omitempty"`

@@ -32,7 +32,7 @@ const (
 //
 //	reason: "GRANT_DENIED"
 //	domain: "writ.dev"
-//	metadata: {tool: "payments.issue_refund", field: "", decision_id: "..."}
+//	metadata: {tool: "orders.return_money", field: "", decision_id: "..."}
 type Reason int32
 
 const (
