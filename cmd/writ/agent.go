@@ -132,6 +132,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		return err
 	}
 	p.watcher = p.newWatcher()
+	p.warnOfLess(bundle)
 	return nil
 }
 

@@ -53,6 +53,7 @@ func (p *parts) swap(ctx context.Context) (*policy.Bundle, error) {
 	if err := p.agent.Swap(ctx, bundle); err != nil {
 		return nil, err
 	}
+	p.warnOfLess(bundle)
 	if p.watcher != nil {
 		// What is newly bound is denied until it was seen.
 		if err := p.watcher.Look(ctx); err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -60,6 +61,21 @@ func (p *parts) openUpstream(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// warnOfLess says which tools with effects ask for less than the collector's word.
+func (p *parts) warnOfLess(bundle *policy.Bundle) {
+	if p.upstream == nil {
+		return
+	}
+	for _, tool := range bundle.Tools() {
+		asked := tool.Options.GetDurability()
+		if tool.Options.GetEffect() == writv1.ToolEffect_TOOL_EFFECT_WRITE &&
+			asked != writv1.Durability_DURABILITY_UNSPECIFIED && asked < writv1.Durability_DURABILITY_REMOTE {
+			p.log.Warn("a tool with effects does not wait for the collector: its decisions can be lost with the volume",
+				"tool", tool.Name, "durability", asked.String())
+		}
+	}
 }
 
 // close ends the stream. What is not acknowledged is sent after the next start.
