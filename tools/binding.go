@@ -67,6 +67,22 @@ func newBinding(request *schemas.Message, rule *annotations.HttpRule) (*Binding,
 	return b, b.readBody(rule.GetBody())
 }
 
+// String returns the method and the path, variables by the JSON names of their
+// fields: "POST /v1/{shop}/orders".
+func (b *Binding) String() string {
+	var out strings.Builder
+	out.WriteString(b.method + " ")
+	for _, s := range b.segments {
+		out.WriteByte('/')
+		if s.field != "" {
+			out.WriteString("{" + s.field + "}")
+			continue
+		}
+		out.WriteString(s.literal)
+	}
+	return out.String()
+}
+
 func (b *Binding) readTemplate(template string) error {
 	path, rooted := strings.CutPrefix(template, "/")
 	if !rooted {

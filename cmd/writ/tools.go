@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/tools"
@@ -32,13 +33,19 @@ type toolView struct {
 	Description    string          `json:"description"`
 	Risk           string          `json:"risk"`
 	Effect         string          `json:"effect"`
+	HTTP           string          `json:"http,omitempty"`
+	Options        json.RawMessage `json:"options"`
 	SchemaDigest   string          `json:"schema_digest"`
 	RequestSchema  json.RawMessage `json:"request_schema"`
 	ResponseSchema json.RawMessage `json:"response_schema"`
 }
 
 func viewOf(tool *tools.Tool) toolView {
+	// A message that was read from a bundle has a JSON form.
+	options, _ := protojson.MarshalOptions{UseProtoNames: true}.Marshal(tool.Options)
 	return toolView{
+		HTTP:           routeOf(tool),
+		Options:        options,
 		Name:           tool.Name,
 		Description:    tool.Description,
 		Risk:           strings.TrimPrefix(tool.Options.GetRisk().String(), "RISK_"),
@@ -106,13 +113,10 @@ func newToolsShow(dir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		view := viewOf(tool)
 		if *form == outputJSON {
-			return printJSON(cmd.OutOrStdout(), view)
+			return printJSON(cmd.OutOrStdout(), viewOf(tool))
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s\n\nrisk      %s\neffect    %s\nschema    %s\n",
-			view.Name, view.Description, view.Risk, view.Effect, view.SchemaDigest)
-		return err
+		return showTool(cmd.OutOrStdout(), tool)
 	}
 	return cmd
 }
