@@ -202,7 +202,8 @@ func (p *parts) start(recovery ledger.Recovery) *writv1.StartRecord {
 // the way out through Envoy where the configuration names its listener.
 func (p *parts) executors(bundle *policy.Bundle, options *agent.Options) error {
 	report := sandbox.Probe()
-	p.log.Info("sandbox", "tier", report.Tier.String())
+	p.log.Info("sandbox", "tier", report.Tier.String(), "kernel", report.Kernel, "landlock_abi", report.LandlockABI,
+		"landlock_missing", report.LandlockMissing, "seccomp", report.Seccomp, "notes", report.Reasons)
 	runner, err := sandbox.New(sandbox.Options{})
 	switch {
 	case err == nil:
