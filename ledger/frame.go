@@ -36,6 +36,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // torn writes and bit rot; what keeps people out are the tree and the signatures.
 var errTorn = errors.New("not a frame")
 
+// errCut is the errTorn of a frame that the segment ends in.
+var errCut = fmt.Errorf("%w: cut short", errTorn)
+
 // beginFrame makes room for a frame's prefix; endFrame fills it in.
 func beginFrame(dst []byte, kind byte) []byte {
 	return append(dst, 0, 0, 0, 0, 0, 0, 0, 0, kind)
@@ -127,7 +130,7 @@ func (s *scanner) next() (frame, error) {
 	}
 	kind, payload, err := parseFrame(b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: cut short", errTorn)
+		err = errCut
 	}
 	if err != nil {
 		return frame{offset: s.offset}, err

@@ -183,17 +183,26 @@ func (r *verification) header(h header, s *segment) error {
 }
 
 func (r *verification) record(raw []byte) error {
-	record, err := CheckRecord(raw, r.logID, r.First+r.records)
+	record, err := r.check(raw)
 	if err != nil {
 		return err
 	}
-	if record.GetEpoch() != r.epoch {
-		return fmt.Errorf("%w: epoch %d in a segment of epoch %d", ErrRecord, record.GetEpoch(), r.epoch)
-	}
-	r.records++
 	r.ended = record.GetKind() == writv1.RecordKind_RECORD_KIND_END
 	r.pair(record)
 	return nil
+}
+
+// check verifies that a record is the next one, and counts it.
+func (r *verification) check(raw []byte) (*writv1.Record, error) {
+	record, err := CheckRecord(raw, r.logID, r.First+r.records)
+	if err != nil {
+		return nil, err
+	}
+	if record.GetEpoch() != r.epoch {
+		return nil, fmt.Errorf("%w: epoch %d in a segment of epoch %d", ErrRecord, record.GetEpoch(), r.epoch)
+	}
+	r.records++
+	return record, nil
 }
 
 // pair notes what does not pair. It is no fault: an outcome may belong to a decision
