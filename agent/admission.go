@@ -138,11 +138,12 @@ func (ad *Admission) Release() error {
 	return nil
 }
 
-// drop finishes an admission that nobody finishes.
+// drop finishes an admission that nobody finishes. One that was not released by
+// now is not released any more.
 func (ad *Admission) drop() error {
 	state := writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED
 	reason := writv1.Reason_REASON_EXECUTION_CANCELLED
-	if ad.released.Load() {
+	if !ad.released.CompareAndSwap(false, true) {
 		state = writv1.OutcomeState_OUTCOME_STATE_UNKNOWN
 		reason = writv1.Reason_REASON_ADMISSION_OUTCOME_UNKNOWN
 	}
