@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package killtest_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"buf.build/go/protoyaml"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/goleak"
+
+	"github.com/writ-dev/writ/internal/testenv"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+const (
+	issuer   = "https://issuer.example"
+	audience = "desk"
+	domain   = "payments.desk.example"
+	module   = "../.."
+	// startTimeout is how long a program may take to serve.
+	startTimeout = 20 * time.Second
+)
+
+// built is where the programs are, once somebody has asked for them.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built.dir != "" {
+			_ = os.RemoveAll(built.dir)
+		}
+		os.Exit(code)
+	}))
+}
+
+// program returns the path of one of the programs, built from this tree.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "w"); built.err != nil {
+			return
+		}
+		// A user without rights must be able to run them too.
+		if built.err = os.Chmod(built.dir, 0o755); built.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-o", built.dir+"/", "./cmd/writ", "./examples/refunddesk/payments")
+		build.Dir = module
+		// The programs are built plain, whatever the tests are built with.
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+		if out, err := build.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, name)
+}
+
+// desk is the refund desk: payments, Envoy, and an agent that is killed.
+type desk struct {
+	t *testing.T
+	// dir has all files of the desk.
+	dir string
+	// config is the agent's, configFile its file.
+	config     *writv1.AgentConfig
+	configFile string
+	// payments is the service, tap counts what reaches it.
+	payments *process
+	tap      *tap
+	// agent is the one that runs, nil when it was killed.
+	agent *process
+	// clients are who calls; transport reaches Envoy.
+	clients   []*client
+	transport *http.Transport
+}
+
+// openDesk starts payments and Envoy, and no agent yet.
+func openDesk(t *testing.T, enforcement writv1.Enforcement, change func(*writv1.AgentConfig)) *desk {
+	t.Helper()
+	d := &desk{t: t, dir: testenv.Dir(t), transport: &http.Transport{MaxIdleConnsPerHost: len(names())}}
+	t.Cleanup(d.transport.CloseIdleConnections)
+	for _, dir := range []string{"bundle", "data"} {
+		if err := os.Mkdir(filepath.Join(d.dir, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.startPayments()
+	d.tap = newTap(t, d.paymentsAddress())
+	d.writeBundle(enforcement)
+	keys := d.makeClients()
+	d.config = &writv1.AgentConfig{
+		DataDir:   filepath.Join(d.dir, "data"),
+		BundleDir: filepath.Join(d.dir, "bundle"),
+		Listeners: &writv1.AgentListeners{Envoy: "unix:" + filepath.Join(d.dir, "agent.sock")},
+		Identity: &writv1.IdentityConfig{Jwt: &writv1.JwtConfig{
+			Issuer: issuer, Audiences: []string{audience}, JwksFile: keys,
+		}},
+		Ledger: &writv1.LedgerConfig{Origin: "desk.example/agent"},
+		Envoy: &writv1.EnvoyConfig{
+			Listener: testenv.Address(t), Admin: "unix:" + filepath.Join(d.dir, "admin.sock"),
+			AgentListener: "unix:" + filepath.Join(d.dir, "egress.sock"),
+		},
+	}
+	if change != nil {
+		change(d.config)
+	}
+	d.configFile = d.write("agent.yaml", marshal(t, d.config))
+	d.startEnvoy()
+	return d
+}
+
+func marshal(t *testing.T, config *writv1.AgentConfig) []byte {
+	t.Helper()
+	text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(config)
+	if err != nil {
+		t.Fatalf("write the agent's configuration: %v", err)
+	}
+	return text
+}
+
+func (d *desk) write(name string, text []byte) string {
+	d.t.Helper()
+	path := filepath.Join(d.dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	return path
+}
+
+// writeBundle writes what the refund desk's bundle says of payments: its protos,
+// checks and budgets as they are there.
+func (d *desk) writeBundle(enforcement writv1.Enforcement) {
+	d.t.Helper()
+	for _, name := range []string{"protos/desk/v1/payments.proto", "checks/refunds.yaml", "budgets/calls.yaml"} {
+		text, err := os.ReadFile(filepath.Join(module, "examples/refunddesk/bundle", filepath.FromSlash(name)))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		d.write("bundle/"+name, text)
+	}
+	d.write("bundle/bundle.yaml", []byte("name: killtest\n"))
+	d.write("bundle/grants/support.yaml", []byte(`grants:
+  - name: support
+    effect: GRANT_EFFECT_ALLOW
+    principals: {roles: [support_agent]}
+    tools: [payments.get_payment, payments.issue_refund]
+`))
+	d.write("bundle/catalogue.yaml", fmt.Appendf(nil, `upstreams:
+  - name: payments
+    address: %q
+    protocol: PROTOCOL_HTTP_JSON
+    domains: [%s]
+    enforcement: %s
+    timeout: 10s
+`, d.tap.address(), domain, enforcement))
+}
+
+// makeClients makes who calls, and returns the file of the keys that their tokens
+// are verified with.
+func (d *desk) makeClients() string {
+	d.t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	key := jose.JSONWebKey{Key: private, KeyID: "k1", Algorithm: string(jose.EdDSA)}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for number, name := range names() {
+		token, err := jwt.Signed(signer).Claims(map[string]any{
+			"iss": issuer, "aud": audience, "sub": "user-" + name, "tenant": name,
+			"roles": []string{"support_agent"}, "exp": time.Now().Add(time.Hour).Unix(),
+		}).Serialize()
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		d.clients = append(d.clients, &client{desk: d, number: number, tenant: name, token: "Bearer " + token})
+	}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: "k1", Algorithm: string(jose.EdDSA), Use: "sig"}}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return d.write("jwks.json", keys)
+}
+
+func (d *desk) startPayments() {
+	d.t.Helper()
+	type money struct {
+		Currency string `json:"currency"`
+		Minor    int64  `json:"minor"`
+	}
+	type payment struct {
+		Tenant        string `json:"tenant"`
+		PaymentID     string `json:"payment_id"`
+		Amount        money  `json:"amount"`
+		CustomerEmail string `json:"customer_email"`
+		CardNumber    string `json:"card_number"`
+	}
+	var seed []payment
+	for _, name := range names() {
+		seed = append(seed, payment{name, paymentID, money{"EUR", 1_000_000_000}, "cleo@customer.example", "4111111111111111"})
+	}
+	text, err := json.Marshal(seed)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	address := testenv.Address(d.t)
+	d.payments = start(d.t, "payments", program(d.t, "payments"), "--listen", address, "--db", d.books(), "--seed", d.write("seed.json", text))
+	d.payments.address = address
+	d.payments.await(d.t, func() bool {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	})
+}
+
+func (d *desk) paymentsAddress() string { return d.payments.address }
+
+// books is the database of the payments service.
+func (d *desk) books() string { return filepath.Join(d.dir, "payments.db") }
+
+// ledger is the directory of the agent's ledger.
+func (d *desk) ledger() string { return filepath.Join(d.dir, "data", "ledger") }
+
+func (d *desk) startEnvoy() {
+	d.t.Helper()
+	var said, failed bytes.Buffer
+	bootstrap := exec.CommandContext(d.t.Context(), program(d.t, "writ"), "envoy", "bootstrap", "--config", d.configFile)
+	bootstrap.Stdout, bootstrap.Stderr = &said, &failed
+	if err := bootstrap.Run(); err != nil {
+		d.t.Fatalf("writ envoy bootstrap: %v\n%s", err, failed.String())
+	}
+	testenv.Start(d.t, said.Bytes(), strings.TrimPrefix(d.config.GetEnvoy().GetAdmin(), "unix:"))
+}
+
+// startAgent starts the agent on the data that the one before left.
+func (d *desk) startAgent() {
+	d.t.Helper()
+	d.agent = start(d.t, "agent", program(d.t, "writ"), "agent", "--config", d.configFile)
+}
+
+// awaitServing waits until a call gets through, and returns the calls it took.
+func (d *desk) awaitServing() []*attempt {
+	d.t.Helper()
+	var made []*attempt
+	d.agent.await(d.t, func() bool {
+		probe := d.clients[0].read()
+		d.clients[0].send(d.t.Context(), probe)
+		made = append(made, probe)
+		return probe.succeeded()
+	})
+	return made
+}
