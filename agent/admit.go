@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"runtime/debug"
 	"time"
@@ -80,8 +79,7 @@ func (a *Agent) guard(ctx context.Context, ad *Admission, step func(context.Cont
 		if cause := recover(); cause != nil {
 			a.options.Log.ErrorContext(ctx, "a call was denied because handling it panicked",
 				"decision_id", ad.ID(), "stack", string(debug.Stack()))
-			refusal = reasons.Wrap(fmt.Errorf("panic: %v", cause),
-				writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed while it handled the call")
+			refusal = reasons.Wrap(Panicked(cause), writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed while it handled the call")
 		}
 	}()
 	return step(ctx, ad)

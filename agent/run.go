@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -64,7 +65,22 @@ func (ad *Admission) Run(ctx context.Context, progress func(string)) *Execution 
 	}
 	ad.running.Store(true)
 	defer ad.running.Store(false)
-	return ad.execute(ctx, executor, progress)
+	return ad.survive(ctx, func() *Execution { return ad.execute(ctx, executor, progress) })
+}
+
+// survive runs an execution and turns a panic into a failure, so that it costs one
+// call. The tool may have had effects by then.
+func (ad *Admission) survive(ctx context.Context, execute func() *Execution) (execution *Execution) {
+	start := ad.agent.options.Clock()
+	defer func() {
+		if cause := recover(); cause != nil {
+			ad.agent.options.Log.ErrorContext(ctx, "an execution failed because it panicked",
+				"decision_id", ad.ID(), "tool", ad.result.Tool.Name, "error", Panicked(cause), "stack", string(debug.Stack()))
+			execution = failed(reasons.New(writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed while it ran the tool"))
+			execution.Duration = ad.agent.elapsed(start)
+		}
+	}()
+	return execute()
 }
 
 // executor returns what runs the tool.

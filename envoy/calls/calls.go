@@ -19,7 +19,6 @@ package calls
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -183,7 +182,7 @@ func (d *Desk) whoAndWhat(arrival *Arrival, call *wire.Call) (*writv1.Principal,
 func decode(route *wire.Route, request *wire.Request) (call *wire.Call) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			call = wire.Unrouted(request, reasons.Wrap(fmt.Errorf("panic: %v", cause),
+			call = wire.Unrouted(request, reasons.Wrap(agent.Panicked(cause),
 				writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed while it read the call"))
 		}
 	}()

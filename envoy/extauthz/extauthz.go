@@ -61,7 +61,7 @@ func (s *Server) check(ctx context.Context, c *check) (made answer) {
 	defer cancel()
 	defer func() {
 		if cause := recover(); cause != nil {
-			s.options.Log.ErrorContext(ctx, "a call was denied because handling it panicked", "panic", cause)
+			s.options.Log.ErrorContext(ctx, "a call was denied because handling it panicked", "error", agent.Panicked(cause))
 			made = internal(wire.Unrouted(&c.request, nil), "")
 		}
 	}()

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/writ-dev/writ/agent"
 	"github.com/writ-dev/writ/envoy/calls"
 	"github.com/writ-dev/writ/envoy/resources"
 )
@@ -97,7 +98,7 @@ func (s *Server) answer(ctx context.Context, x *exchange, message *procv3.Proces
 	defer cancel()
 	defer func() {
 		if cause := recover(); cause != nil {
-			s.options.Log.ErrorContext(ctx, "a call was cut off because handling it panicked", "decision_id", x.id(), "panic", cause)
+			s.options.Log.ErrorContext(ctx, "a call was cut off because handling it panicked", "decision_id", x.id(), "error", agent.Panicked(cause))
 			response = x.fail()
 		}
 	}()

@@ -342,35 +342,38 @@ func TestACallerWhoLeavesDoesNotStopTheTool(t *testing.T) {
 
 func TestAPanicCostsOneCall(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
-		who      string
-		outcomes int
-	}{
-		"of an executor":                    {"ann", 1},
-		"before the call could be admitted": {"panic", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t, func(context.Context, tools.Execution) (*tools.Result, error) {
-				panic(errors.New("secret"))
-			})
-			_, err := s.client.Execute(s.as(tc.who), &writv1.ExecuteRequest{Envelope: say("hello")})
-			got, info := refusalOf(t, err)
-			if got.Code != codes.Internal || got.Reason != "AGENT_INTERNAL" || strings.Contains(err.Error(), "secret") {
-				t.Errorf("refusal %v, want AGENT_INTERNAL and no more", err)
-			}
-			record := s.records(1, tc.outcomes)[0]
-			if record.id != info.GetMetadata()["decision_id"] {
-				t.Errorf("record %s, want that of the refusal %v", record.id, info)
-			}
-			for _, outcome := range record.outcomes {
-				if outcome.GetState() != writv1.OutcomeState_OUTCOME_STATE_UNKNOWN {
-					t.Errorf("outcome %s, want UNKNOWN", outcome.GetState())
-				}
-			}
-			if _, err := s.client.Authorize(s.as("ann"), &writv1.AuthorizeRequest{Envelope: say("hello")}); err != nil {
-				t.Errorf("the next call: %v", err)
-			}
-		})
+	strike := func(context.Context, tools.Execution) (*tools.Result, error) { panic(errors.New("secret")) }
+	next := func(t *testing.T, s *stage) {
+		t.Helper()
+		if _, err := s.client.Authorize(s.as("ann"), &writv1.AuthorizeRequest{Envelope: say("hello")}); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
 	}
+	t.Run("of an executor", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, strike)
+		response, err := s.client.Execute(s.as("ann"), &writv1.ExecuteRequest{Envelope: say("hello")})
+		if err != nil || response.GetState() != writv1.OutcomeState_OUTCOME_STATE_FAILED ||
+			response.GetReason() != writv1.Reason_REASON_AGENT_INTERNAL || strings.Contains(response.String(), "secret") {
+			t.Errorf("answered %v, %v; want FAILED, AGENT_INTERNAL and no more", response, err)
+		}
+		record := s.records(1, 1)[0]
+		if got := record.outcomes[0].GetState(); record.id != response.GetDecisionId() || got != writv1.OutcomeState_OUTCOME_STATE_FAILED {
+			t.Errorf("record %s with outcome %s, want FAILED", record.id, got)
+		}
+		next(t, s)
+	})
+	t.Run("before the call could be admitted", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, strike)
+		_, err := s.client.Execute(s.as("panic"), &writv1.ExecuteRequest{Envelope: say("hello")})
+		got, info := refusalOf(t, err)
+		if got.Code != codes.Internal || got.Reason != "AGENT_INTERNAL" || strings.Contains(err.Error(), "secret") {
+			t.Errorf("refusal %v, want AGENT_INTERNAL and no more", err)
+		}
+		if record := s.records(1, 0)[0]; record.id != info.GetMetadata()["decision_id"] {
+			t.Errorf("record %s, want that of the refusal %v", record.id, info)
+		}
+		next(t, s)
+	})
 }

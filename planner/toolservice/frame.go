@@ -95,7 +95,7 @@ func (s *Server) guard(in *incoming, method func() error) (err error) {
 			return
 		}
 		s.log.ErrorContext(in.ctx, "handling a planner's request panicked", "stack", string(debug.Stack()))
-		refusal := reasons.Wrap(fmt.Errorf("panic: %v", cause),
+		refusal := reasons.Wrap(agent.Panicked(cause),
 			writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed while it handled the call")
 		err = s.abandon(in, refusal)
 	}()
