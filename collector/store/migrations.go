@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// applicationID marks the file as a store: "writ".
+const applicationID = 0x77726974
+
+// migrations make the schema, each from the one before: the version of a file is how
+// many it has. What is here is never changed; a change is one more at the end.
+//
+// Numbers are signed in SQLite; times are nanoseconds since the Unix epoch. A bundle's
+// seq is that of its first record, so that bundles tile the sequence from 1 on, and the
+// place of a record in its bundle follows from both. Columns to filter by are NULL
+// where a record has no such value. An outcome's tool, verdict, workload and user are
+// its decision's.
+var migrations = []string{
+	`
+PRAGMA application_id = 0x77726974;
+CREATE TABLE ledgers (
+  id INTEGER PRIMARY KEY,
+  origin TEXT NOT NULL UNIQUE,
+  vkey TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  root BLOB NOT NULL,
+  hashes BLOB NOT NULL, -- compact range, left to right
+  epoch INTEGER NOT NULL, -- of the last record
+  head BLOB NOT NULL,
+  first_time INTEGER NOT NULL,
+  last_time INTEGER NOT NULL
+) STRICT;
+CREATE TABLE bundles (
+  seq INTEGER PRIMARY KEY,
+  ledger INTEGER NOT NULL REFERENCES ledgers (id),
+  first INTEGER NOT NULL, -- index of the first record
+  count INTEGER NOT NULL,
+  start_time INTEGER NOT NULL, -- of the earliest record
+  end_time INTEGER NOT NULL, -- of the latest
+  receive_time INTEGER NOT NULL,
+  UNIQUE (ledger, first)
+) STRICT;
+CREATE INDEX bundles_end_time ON bundles (end_time);
+CREATE TABLE payloads (
+  seq INTEGER PRIMARY KEY REFERENCES bundles (seq),
+  head BLOB NOT NULL,
+  records BLOB NOT NULL -- each after its length, four bytes little endian
+) STRICT;
+CREATE TABLE records (
+  seq INTEGER PRIMARY KEY,
+  ledger INTEGER NOT NULL,
+  position INTEGER NOT NULL, -- index in the ledger
+  time INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  decision_id BLOB,
+  tool TEXT,
+  verdict INTEGER,
+  tenant TEXT,
+  workload TEXT,
+  user TEXT
+) STRICT;
+CREATE INDEX records_decision ON records (decision_id, ledger, kind) WHERE decision_id IS NOT NULL;
+CREATE INDEX records_ledger ON records (ledger);
+CREATE INDEX records_tool ON records (tool) WHERE tool IS NOT NULL;
+CREATE INDEX records_verdict ON records (verdict) WHERE verdict IS NOT NULL;
+CREATE INDEX records_tenant ON records (tenant) WHERE tenant IS NOT NULL;
+CREATE INDEX records_workload ON records (workload) WHERE workload IS NOT NULL;
+CREATE INDEX records_user ON records (user) WHERE user IS NOT NULL;
+CREATE INDEX records_rare ON records (kind) WHERE kind IN (1, 5, 6);
+CREATE TABLE findings (
+  id INTEGER PRIMARY KEY,
+  origin TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  held_size INTEGER NOT NULL,
+  held_root BLOB NOT NULL,
+  held_head BLOB NOT NULL,
+  head BLOB NOT NULL,
+  first_time INTEGER NOT NULL,
+  last_time INTEGER NOT NULL,
+  count INTEGER NOT NULL
+) STRICT;
+CREATE INDEX findings_origin ON findings (origin, kind);
+`,
+}
+
+// migrate brings the schema up to this program's version.
+func migrate(ctx context.Context, db *sql.DB) error {
+	version, err := versionOf(ctx, db)
+	if err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return newer(version)
+	}
+	for ; version < len(migrations); version++ {
+		if err := migrateOnce(ctx, db, version); err != nil {
+			return fmt.Errorf("migrate to version %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func migrateOnce(ctx context.Context, db *sql.DB, version int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+		return err
+	}
+	// A PRAGMA takes no parameters.
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// versionOf reads the version of a file, which MUST be a store's or empty.
+func versionOf(ctx context.Context, db *sql.DB) (int, error) {
+	var application, version, objects int
+	err := db.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
+		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)`).Scan(&application, &version, &objects)
+	if err != nil {
+		return 0, err
+	}
+	if application != applicationID && (objects > 0 || version != 0) {
+		return 0, fmt.Errorf("%w: %s is the database of another program", ErrVersion, fileName)
+	}
+	return version, nil
+}
+
+// checkVersion makes sure that this program can read a file.
+func checkVersion(ctx context.Context, db *sql.DB) error {
+	version, err := versionOf(ctx, db)
+	switch {
+	case err != nil:
+		return err
+	case version > len(migrations):
+		return newer(version)
+	case version < len(migrations):
+		return fmt.Errorf("%w: version %d, this program reads %d: start a collector once, which brings it up", ErrVersion, version, len(migrations))
+	}
+	return nil
+}
+
+func newer(version int) error {
+	return fmt.Errorf("%w: version %d is newer than this program's %d: use the program that made it", ErrVersion, version, len(migrations))
+}
