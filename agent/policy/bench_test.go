@@ -4,12 +4,14 @@ package policy_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/agent/policy"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
 )
 
 // layouts are ways to lay count grants out; a decision must not feel count.
@@ -85,7 +87,7 @@ func BenchmarkDecideStages(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tool := bundle.Tools()[3]
+	tool := bundle.Tools()[slices.IndexFunc(bundle.Tools(), func(tool *tools.Tool) bool { return tool.Name == "payments.issue_refund" })]
 	call := bundles.CallOf(&writv1.Principal{User: "ada", Roles: []string{"support_agent"}, Tenant: "acme"}, &writv1.Envelope{
 		UserRole: "support_agent",
 		ToolCall: &writv1.ToolCall{Name: tool.Name, Args: &writv1.Json{
