@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 
@@ -13,7 +14,14 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"writ": func() { os.Exit(run(context.Background(), os.Args[1:])) },
+		"writ": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			code := run(ctx, os.Args[1:])
+			stop()
+			os.Exit(code)
+		},
+		"makeledger": makeLedger,
+		"interrupt":  interrupt,
 	})
 }
 

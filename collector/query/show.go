@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package query
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// WriteRecord writes everything recorded of a decision for a human to read: records in
+// the order of their ledger, those of one ledger after those of another.
+func WriteRecord(w io.Writer, records []*writv1.StoredRecord) error {
+	s := &sheet{}
+	for i, stored := range records {
+		if i > 0 {
+			s.b.WriteByte('\n')
+		}
+		s.record(viewOf(stored))
+	}
+	if _, err := w.Write(s.b.Bytes()); err != nil {
+		return fmt.Errorf("write records: %w", err)
+	}
+	return nil
+}
+
+// sheet is a record as text. What is at the margin is ours: every value is escaped, and
+// stands behind its name or is indented.
+type sheet struct{ b bytes.Buffer }
+
+// title begins a part.
+func (s *sheet) title(words string) { s.b.WriteString(words + "\n") }
+
+// line writes a value after its name, if there is one.
+func (s *sheet) line(label, value string) { s.escaped(label, printable(value)) }
+
+// escaped writes what is made of words.
+func (s *sheet) escaped(label, text string) {
+	if text != "" {
+		fmt.Fprintf(&s.b, "  %-19s %s\n", label, text)
+	}
+}
+
+// list writes values after their name, quoted where one could pass for two.
+func (s *sheet) list(label string, values []string) {
+	s.escaped(label, words(values))
+}
+
+func words(values []string) string {
+	out := make([]string, len(values))
+	for i, value := range values {
+		out[i] = word(value)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (s *sheet) number(label string, n uint64) {
+	if n != 0 {
+		s.line(label, strconv.FormatUint(n, 10))
+	}
+}
+
+// json writes a recorded JSON text, indented, or as text where it is none.
+func (s *sheet) json(label string, text []byte) {
+	if len(text) == 0 {
+		return
+	}
+	value := jsontext.Value(bytes.Clone(text))
+	if err := value.Indent(jsontext.WithIndentPrefix("    "), jsontext.WithIndent("  ")); err != nil {
+		s.line(label, string(text))
+		return
+	}
+	fmt.Fprintf(&s.b, "  %s\n    %s\n", label, printableJSON(value))
+}
+
+func (s *sheet) record(v view) {
+	if v.err != nil {
+		s.title("UNREADABLE RECORD")
+		s.line("ledger", v.stored.GetOrigin())
+		s.line("error", v.err.Error())
+		return
+	}
+	switch {
+	case v.decision() != nil:
+		s.title("DECISION  " + v.id())
+		s.decision(v, v.decision())
+	case v.outcome() != nil:
+		s.title("OUTCOME  " + v.id())
+		s.outcome(v, v.outcome())
+	default:
+		s.title(printable(v.kind()))
+		if text, err := (protojson.MarshalOptions{UseProtoNames: true}).Marshal(v.body); err == nil {
+			s.json("body", text)
+		}
+	}
+	s.place(v)
+}
+
+func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
+	s.line("verdict", v.result())
+	s.line("reason", v.reason())
+	s.line("decided by", name(d.GetOrigin(), "DECISION_ORIGIN_"))
+	s.line("tool", d.GetTool())
+	s.line("surface", name(d.GetSurface(), "SURFACE_"))
+	s.line("upstream", d.GetUpstream())
+	s.line("user", d.GetPrincipal().GetUser())
+	s.line("workload", d.GetPrincipal().GetWorkload())
+	s.list("roles", d.GetPrincipal().GetRoles())
+	s.line("tenant", d.GetPrincipal().GetTenant())
+	s.line("approval id", d.GetApprovalId())
+	s.line("earlier decision", hexOf(d.GetEarlierDecisionId()))
+	s.json("arguments", d.GetArguments())
+	s.commitments(v.record)
+	s.checks(d.GetDecision().GetChecks())
+	s.todo(d.GetDecision())
+	s.facts(d.GetFacts())
+	s.claims(d.GetEnvelope())
+	s.title(" digests")
+	s.line("identity", digest(d.GetIdentity()))
+	s.line("schema", digest(d.GetSchemaDigest()))
+	s.line("bundle", digest(v.record.GetBundleDigest()))
+	s.line("input", digest(d.GetInputDigest()))
+	s.line("request", digest(d.GetRequestDigest()))
+	s.line("idempotency key", digest(d.GetIdempotencyDigest()))
+	s.title(" record")
+	s.line("durability", name(d.GetDurability(), "DURABILITY_"))
+	s.line("trace parent", d.GetTraceParent())
+}
+
+func (s *sheet) commitments(r *writv1.Record) {
+	paths := make([]string, 0, len(r.GetCommitments()))
+	for _, c := range r.GetCommitments() {
+		paths = append(paths, c.GetPath())
+	}
+	s.list("kept out", paths)
+}
+
+// checks writes every check with its outcome, grants among them, in the order in which
+// they were evaluated.
+func (s *sheet) checks(checks []*writv1.Check) {
+	if len(checks) == 0 {
+		return
+	}
+	s.title(" checks")
+	wide := [3]int{}
+	rows := make([][3]string, len(checks))
+	for i, c := range checks {
+		rows[i] = [3]string{word(name(c.GetOutcome(), "CHECK_OUTCOME_")), word(c.GetStage()), word(c.GetName())}
+		for j := range wide {
+			wide[j] = max(wide[j], len([]rune(rows[i][j])))
+		}
+	}
+	for i, c := range checks {
+		line := fmt.Sprintf("  %-*s  %-*s  %-*s", wide[0], rows[i][0], wide[1], rows[i][1], wide[2], rows[i][2])
+		if reason := name(c.GetReason(), "REASON_"); reason != "" {
+			line += "  " + printable(reason)
+		}
+		if c.GetField() != "" {
+			line += "  " + word(c.GetField())
+		}
+		if c.GetMessage() != "" {
+			line += "  " + printable(c.GetMessage())
+		}
+		s.title(strings.TrimRight(line, " "))
+	}
+}
+
+// todo writes the obligations and effects of a decision.
+func (s *sheet) todo(d *writv1.Decision) {
+	for _, o := range d.GetObligations() {
+		redact := o.GetRedactResponse()
+		s.line("obligation", "redact "+redact.GetPath()+" ("+name(redact.GetSensitivity(), "SENSITIVITY_")+")")
+	}
+	for _, e := range d.GetEffects() {
+		s.reserve("reserves", e.GetReserve())
+	}
+}
+
+func (s *sheet) reserve(label string, r *writv1.Reserve) {
+	s.escaped(label, fmt.Sprintf("%d %s of %s for [%s]", r.GetAmount(), name(r.GetDimension(), "DIMENSION_"), word(r.GetBudget()), words(r.GetKey())))
+}
+
+// facts writes what the decision read.
+func (s *sheet) facts(f *writv1.Facts) {
+	if f == nil {
+		return
+	}
+	s.title(" facts")
+	if f.GetTime().IsValid() {
+		s.line("time", f.GetTime().AsTime().Format(timeForm))
+	}
+	for _, b := range f.GetBalances() {
+		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey())))
+	}
+	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))
+	s.line("observed definition", f.GetPin().GetObservedDigest())
+}
+
+// claims writes what the planner said of the call.
+func (s *sheet) claims(e *writv1.Envelope) {
+	if e == nil {
+		return
+	}
+	s.title(" claims of the planner, none of which was believed")
+	s.line("request id", e.GetRequestId())
+	s.line("session", e.GetSession())
+	s.line("workflow", e.GetWorkflow())
+	s.line("intent", e.GetIntent())
+	s.line("user role", e.GetUserRole())
+	s.line("model route", e.GetModelRoute())
+	s.line("model pin", e.GetModelPin())
+	s.line("prompt version", e.GetPromptVersion())
+	s.line("retrieval tenant", e.GetRetrieval().GetTenant())
+	s.number("retrieval top k", uint64(e.GetRetrieval().GetTopK()))
+	s.list("documents", documents(e.GetRetrieval()))
+	s.line("tool", e.GetToolCall().GetName())
+	s.list("policy checks", e.GetToolCall().GetPolicyChecks())
+	if e.GetToolCall().GetApproved() {
+		s.line("approved", "yes")
+	}
+}
+
+func documents(r *writv1.Retrieval) []string {
+	out := append([]string(nil), r.GetKbDocIds()...)
+	for _, d := range r.GetDocuments() {
+		out = append(out, d.GetId())
+	}
+	return out
+}
+
+func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
+	s.line("state", v.result())
+	s.line("reason", v.reason())
+	s.line("message", o.GetMessage())
+	if o.GetDuration().IsValid() {
+		s.line("duration", o.GetDuration().AsDuration().String())
+	}
+	s.number("http status", uint64(o.GetHttpStatus()))
+	s.number("request bytes", o.GetRequestBytes())
+	s.number("response bytes", o.GetResponseBytes())
+	s.json("result", o.GetResult())
+	s.commitments(v.record)
+	s.list("redacted", o.GetRedactions())
+	for _, r := range o.GetGivenBack() {
+		s.reserve("given back", r)
+	}
+	s.line("result digest", digest(o.GetResultDigest()))
+	s.title(" record")
+}
+
+// place writes where the record stands.
+func (s *sheet) place(v view) {
+	s.line("time", v.time().Format(timeForm))
+	s.line("ledger", v.stored.GetOrigin())
+	s.line("index", strconv.FormatUint(v.record.GetIndex(), 10))
+	s.line("epoch", strconv.FormatUint(v.record.GetEpoch(), 10))
+	s.line("tenant of record", v.record.GetTenant())
+	if at := v.stored.GetReceiveTime(); at.IsValid() {
+		s.line("stored", at.AsTime().UTC().Format(timeForm))
+	}
+}
+
+func hexOf(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%x", b)
+}
