@@ -36,7 +36,7 @@ type Ledger struct {
 func (s *Store) Holding(ctx context.Context, origin string) (stream.Holding, error) {
 	h := stream.Holding{Origin: origin}
 	var hashes []byte
-	err := s.read.QueryRowContext(ctx, `SELECT size, root, hashes FROM ledgers WHERE origin = ?`, origin).Scan(&h.Size, &h.Root, &hashes)
+	err := s.read.QueryRowContext(ctx, `SELECT size, root, hashes, epoch FROM ledgers WHERE origin = ?`, origin).Scan(&h.Size, &h.Root, &hashes, &h.Epoch)
 	if errors.Is(err, sql.ErrNoRows) {
 		return h, nil
 	}

@@ -48,6 +48,7 @@ CREATE INDEX bundles_end_time ON bundles (end_time);
 CREATE TABLE payloads (
   seq INTEGER PRIMARY KEY REFERENCES bundles (seq),
   head BLOB NOT NULL,
+  leaves BLOB NOT NULL, -- the Merkle leaf of each record, for Verify to tell which one is bad
   records BLOB NOT NULL -- each after its length, four bytes little endian
 ) STRICT;
 CREATE TABLE records (

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/transparency-dev/merkle/rfc6962"
+
 	"github.com/writ-dev/writ/ledger"
 )
 
@@ -54,4 +56,13 @@ func unpackRecords(payload []byte, count int) ([][]byte, error) {
 		return out, fmt.Errorf("%w: %d records in a bundle of %d", ErrCorrupt, len(out), count)
 	}
 	return out, nil
+}
+
+// leavesOf are the Merkle leaves of records.
+func leavesOf(records [][]byte) []byte {
+	out := make([]byte, 0, len(records)*rfc6962.DefaultHasher.Size())
+	for _, r := range records {
+		out = append(out, rfc6962.DefaultHasher.HashLeaf(r)...)
+	}
+	return out
 }

@@ -51,7 +51,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.moveLedger, `UPDATE ledgers SET size = ?2, root = ?3, hashes = ?4, epoch = ?5, head = ?6, last_time = ?7
 			WHERE id = ?1 AND size = ?8`},
 		{&w.addBundle, `INSERT INTO bundles (seq, ledger, first, count, start_time, end_time, receive_time) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.addPayload, `INSERT INTO payloads (seq, head, records) VALUES (?, ?, ?)`},
+		{&w.addPayload, `INSERT INTO payloads (seq, head, leaves, records) VALUES (?, ?, ?, ?)`},
 		{&w.addR, `INSERT INTO records VALUES ` + row},
 		{&w.addN, `INSERT INTO records VALUES ` + strings.Repeat(row+",", rowsAtOnce-1) + row},
 	} {
@@ -255,7 +255,7 @@ func (p *put) bundle(ctx context.Context, tx *sql.Tx, rows []row) error {
 	if _, err := tx.StmtContext(ctx, p.addBundle).ExecContext(ctx, p.seq, p.ledger, signed(p.a.First), len(rows), start, end, p.now); err != nil {
 		return err
 	}
-	_, err := tx.StmtContext(ctx, p.addPayload).ExecContext(ctx, p.seq, p.a.Head, packRecords(p.a.Records))
+	_, err := tx.StmtContext(ctx, p.addPayload).ExecContext(ctx, p.seq, p.a.Head, leavesOf(p.a.Records), packRecords(p.a.Records))
 	return err
 }
 
@@ -282,9 +282,8 @@ func (p *put) index(ctx context.Context, tx *sql.Tx, rows []row) error {
 
 // move makes a's holding what is held.
 func (p *put) move(ctx context.Context, tx *sql.Tx) error {
-	epoch := signed(p.a.Decoded[len(p.a.Decoded)-1].GetEpoch())
 	moved, err := tx.StmtContext(ctx, p.moveLedger).ExecContext(ctx, p.ledger,
-		signed(p.a.Size), p.a.Root, bytes.Join(p.a.Range, nil), epoch, p.a.Head, p.now, signed(p.from.Size))
+		signed(p.a.Size), p.a.Root, bytes.Join(p.a.Range, nil), signed(p.a.Epoch), p.a.Head, p.now, signed(p.from.Size))
 	if err != nil {
 		return err
 	}

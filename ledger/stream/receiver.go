@@ -26,6 +26,7 @@ type Holding struct {
 	Size   uint64
 	Root   []byte   // 32 bytes; of the empty tree, or nil, where Size is 0
 	Range  [][]byte // compact range of the tree, left to right
+	Epoch  uint64   // of the last record; no later one may be of an earlier epoch
 }
 
 // Accepted is what a bundle adds to a holding. It does not hold until it is stored,
@@ -58,9 +59,9 @@ type Receiver struct {
 // verifies. The name of v MUST be the origin of h: it is compared.
 func NewReceiver(h Holding, v note.Verifier) *Receiver {
 	if h.Size == 0 {
-		h.Root, h.Range = rfc6962.DefaultHasher.EmptyRoot(), nil
+		h.Root, h.Range, h.Epoch = rfc6962.DefaultHasher.EmptyRoot(), nil, 0
 	}
-	return &Receiver{held: h, verifier: v, logID: ledger.LogID(h.Origin)}
+	return &Receiver{held: h, verifier: v, logID: ledger.LogID(h.Origin), epoch: h.Epoch}
 }
 
 // Hello says where a sender is to go on, or why its ledger is not taken.
@@ -165,7 +166,7 @@ func (r *Receiver) take(b *writv1.RecordBundle, head ledger.Head) (Accepted, err
 		return Accepted{}, r.finding(Fork, b.GetHead(), nil, "the records sent, after those held, do not give the tree of size %d that is signed", head.Size)
 	}
 	r.tree, r.epoch = tree, epoch
-	r.held = Holding{Origin: r.held.Origin, Size: head.Size, Root: root, Range: cloneHashes(tree.Hashes())}
+	r.held = Holding{Origin: r.held.Origin, Size: head.Size, Root: root, Range: cloneHashes(tree.Hashes()), Epoch: epoch}
 	out.Holding = r.held
 	return out, nil
 }

@@ -225,6 +225,23 @@ func TestAHoldingThatIsNotOfOnePieceIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnEarlierEpochIsNotTakenAfterARestartOfTheCollector(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, t.TempDir(), 3)
+	a, err := s.receiver(t, 1).Feed(s.bundles[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Epoch != 1 {
+		t.Errorf("the holding says epoch %d, want 1", a.Epoch)
+	}
+	a.Epoch = 2
+	var f *stream.Finding
+	if _, err := stream.NewReceiver(a.Holding, s.key).Feed(s.bundles[2]); !errors.As(err, &f) || f.Kind != stream.Malformed {
+		t.Errorf("a record of epoch 1 after one of epoch 2: %v, want %v", err, stream.Malformed)
+	}
+}
+
 func FuzzFeed(f *testing.F) {
 	s := newSource(f, f.TempDir(), 3)
 	for _, b := range s.bundles {
