@@ -209,6 +209,11 @@ func (l *Ledger) publish(b *batch, d *draft) {
 		default:
 		}
 	}
+	for _, p := range d.group {
+		if p.entry.Written != nil {
+			p.entry.Written(nil)
+		}
+	}
 	for _, p := range d.group { // from here on p is its caller's, and the syncer's
 		if p.async {
 			p.release()
@@ -220,6 +225,9 @@ func (l *Ledger) publish(b *batch, d *draft) {
 
 // refuse says that an entry was not written.
 func (l *Ledger) refuse(p *pending, err error) {
+	if p.entry.Written != nil {
+		p.entry.Written(err)
+	}
 	if !p.async {
 		p.at, p.err = Position{}, err
 		p.done <- struct{}{}

@@ -131,6 +131,13 @@ type Entry struct {
 	Body proto.Message
 	// Sensitive values are kept out of the record; commitments stand in it.
 	Sensitive []Sensitive
+	// Written, where there is one, is called by the committer once it knows what
+	// becomes of the record: with nil when it is written, in the order of the
+	// records and before Append returns, and else with what OnLost or the caller of
+	// Append gets. It is not called for an entry that Append or AppendAsync did not
+	// take into the queue, or whose Append its context ended. It MUST be quick, and
+	// MUST NOT call the ledger.
+	Written func(error)
 }
 
 // Sensitive is a value that only a commitment to is recorded.
