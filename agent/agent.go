@@ -95,10 +95,12 @@ type Agent struct {
 	counts     counts
 	draining   atomic.Bool
 
-	// mu guards open.
+	// mu guards what follows.
 	mu sync.Mutex
-	// open has the ALLOWed admissions that are not finished.
+	// open has the ALLOWed admissions whose outcome is not written.
 	open map[admissions.ID]*Admission
+	// unwritten are the outcomes that could not be written.
+	unwritten []*ending
 }
 
 // counts are the figures of heartbeats, since the start.
@@ -173,7 +175,7 @@ func (a *Agent) closeLost(ctx context.Context) error {
 			Reason:  writv1.Reason_REASON_ADMISSION_OUTCOME_UNKNOWN,
 			Message: "the agent stopped while the call was open",
 		}
-		if err := a.recordOutcome(ctx, held.Claim, outcome); err != nil {
+		if err := a.recordOutcome(ctx, &ending{claim: held.Claim, record: outcome}); err != nil {
 			return fmt.Errorf("record the outcome of %s, which an earlier stop left open: %w", held.ID, err)
 		}
 	}
@@ -216,7 +218,8 @@ type Intervals struct {
 	Dropped time.Duration
 }
 
-// Tend writes heartbeats and finishes dropped admissions until ctx is done.
+// Tend writes heartbeats, finishes dropped admissions and writes what could not be
+// written before, until ctx is done.
 func (a *Agent) Tend(ctx context.Context, every Intervals) {
 	heartbeat, sweep := time.NewTicker(every.Heartbeat), time.NewTicker(every.Sweep)
 	defer heartbeat.Stop()
@@ -228,6 +231,7 @@ func (a *Agent) Tend(ctx context.Context, every Intervals) {
 		case <-heartbeat.C:
 			a.beat(ctx)
 		case <-sweep.C:
+			a.catchUp(ctx)
 			now := a.options.Clock()
 			a.sweep(now.Add(-every.Dropped))
 			a.state.forget(now)
@@ -278,6 +282,7 @@ func (a *Agent) Drain() { a.draining.Store(true) }
 func (a *Agent) Close(ctx context.Context) error {
 	a.Drain()
 	a.sweep(a.options.Clock().Add(time.Hour))
+	a.catchUp(ctx)
 	a.mu.Lock()
 	open := len(a.open)
 	a.mu.Unlock()

@@ -5,6 +5,7 @@ package agent_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -48,7 +49,10 @@ message MakeRequest {
 }
 message MakeResponse {
   string thing = 1;
-  repeated string secrets = 2 [(writ.v1.field).sensitivity = SENSITIVITY_REDACT];
+  repeated Part parts = 2;
+}
+message Part {
+  string secret = 1 [(writ.v1.field).sensitivity = SENSITIVITY_REDACT];
 }
 `,
 	"grants/all.yaml": `grants:
@@ -176,6 +180,11 @@ type entry struct {
 	id       string
 	decision *writv1.DecisionRecord
 	outcome  *writv1.OutcomeRecord
+}
+
+// is says whether a record belongs to an admission.
+func (e *entry) is(admission *agent.Admission) bool {
+	return hex.EncodeToString([]byte(e.id)) == admission.ID()
 }
 
 // entries are the decisions and outcomes that the ledger holds.
