@@ -96,47 +96,47 @@ type desk struct {
 }
 
 // openDesk starts payments and Envoy, and no agent yet.
-func openDesk(t *testing.T, enforcement writv1.Enforcement, change func(*writv1.AgentConfig)) *desk {
+func openDesk(t *testing.T, enforcement writv1.Enforcement) *desk {
 	t.Helper()
-	d := &desk{t: t, dir: testenv.Dir(t), transport: &http.Transport{MaxIdleConnsPerHost: len(names())}}
-	t.Cleanup(d.transport.CloseIdleConnections)
-	for _, dir := range []string{"bundle", "data"} {
-		if err := os.Mkdir(filepath.Join(d.dir, dir), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
+	d := newDesk(t)
 	d.startPayments()
-	d.tap = newTap(t, d.paymentsAddress())
-	d.writeBundle(enforcement)
-	keys := d.makeClients()
+	d.tap = newTap(t, d.payments.address)
+	d.configure(enforcement, d.tap.address())
+	d.startEnvoy()
+	return d
+}
+
+// newDesk makes the files of a desk that nothing runs for yet.
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	d := &desk{t: t, dir: testenv.Dir(t), transport: &http.Transport{MaxIdleConnsPerHost: clientCount}}
+	t.Cleanup(d.transport.CloseIdleConnections)
+	return d
+}
+
+// configure writes the bundle, whose upstream is at the address, and the agent's
+// configuration.
+func (d *desk) configure(enforcement writv1.Enforcement, upstream string) {
+	d.t.Helper()
+	d.writeBundle(enforcement, upstream)
 	d.config = &writv1.AgentConfig{
 		DataDir:   filepath.Join(d.dir, "data"),
 		BundleDir: filepath.Join(d.dir, "bundle"),
 		Listeners: &writv1.AgentListeners{Envoy: "unix:" + filepath.Join(d.dir, "agent.sock")},
 		Identity: &writv1.IdentityConfig{Jwt: &writv1.JwtConfig{
-			Issuer: issuer, Audiences: []string{audience}, JwksFile: keys,
+			Issuer: issuer, Audiences: []string{audience}, JwksFile: d.makeClients(),
 		}},
 		Ledger: &writv1.LedgerConfig{Origin: "desk.example/agent"},
 		Envoy: &writv1.EnvoyConfig{
-			Listener: testenv.Address(t), Admin: "unix:" + filepath.Join(d.dir, "admin.sock"),
+			Listener: testenv.Address(d.t), Admin: "unix:" + filepath.Join(d.dir, "admin.sock"),
 			AgentListener: "unix:" + filepath.Join(d.dir, "egress.sock"),
 		},
 	}
-	if change != nil {
-		change(d.config)
-	}
-	d.configFile = d.write("agent.yaml", marshal(t, d.config))
-	d.startEnvoy()
-	return d
-}
-
-func marshal(t *testing.T, config *writv1.AgentConfig) []byte {
-	t.Helper()
-	text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(config)
+	text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(d.config)
 	if err != nil {
-		t.Fatalf("write the agent's configuration: %v", err)
+		d.t.Fatalf("write the agent's configuration: %v", err)
 	}
-	return text
+	d.configFile = d.write("agent.yaml", text)
 }
 
 func (d *desk) write(name string, text []byte) string {
@@ -153,7 +153,7 @@ func (d *desk) write(name string, text []byte) string {
 
 // writeBundle writes what the refund desk's bundle says of payments: its protos,
 // checks and budgets as they are there.
-func (d *desk) writeBundle(enforcement writv1.Enforcement) {
+func (d *desk) writeBundle(enforcement writv1.Enforcement, upstream string) {
 	d.t.Helper()
 	for _, name := range []string{"protos/desk/v1/payments.proto", "checks/refunds.yaml", "budgets/calls.yaml"} {
 		text, err := os.ReadFile(filepath.Join(module, "examples/refunddesk/bundle", filepath.FromSlash(name)))
@@ -176,7 +176,7 @@ func (d *desk) writeBundle(enforcement writv1.Enforcement) {
     domains: [%s]
     enforcement: %s
     timeout: 10s
-`, d.tap.address(), domain, enforcement))
+`, upstream, domain, enforcement))
 }
 
 // makeClients makes who calls, and returns the file of the keys that their tokens
@@ -242,8 +242,6 @@ func (d *desk) startPayments() {
 		return true
 	})
 }
-
-func (d *desk) paymentsAddress() string { return d.payments.address }
 
 // books is the database of the payments service.
 func (d *desk) books() string { return filepath.Join(d.dir, "payments.db") }

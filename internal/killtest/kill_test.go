@@ -31,6 +31,9 @@ const (
 	// outage how long it is away with the load going on.
 	minUp, maxUp = 200 * time.Millisecond, 450 * time.Millisecond
 	outage       = 60 * time.Millisecond
+	// minStart and maxStart are when a start in vain is killed: from reading the bundle
+	// to serving.
+	minStart, maxStart = 50 * time.Millisecond, 250 * time.Millisecond
 	// outageRetries are how many of the calls that nobody saw are sent again.
 	outageRetries = 5
 )
@@ -41,7 +44,7 @@ func TestNoAnswerIsMissingAndNoEffectIsUndecidedAfterKill9(t *testing.T) {
 		writv1.Enforcement_ENFORCEMENT_EXT_PROC,
 	} {
 		t.Run(strings.TrimPrefix(enforcement.String(), "ENFORCEMENT_"), func(t *testing.T) {
-			run := &run{desk: openDesk(t, enforcement, nil)}
+			run := &run{desk: openDesk(t, enforcement)}
 			run.judge = newJudge(run.desk)
 			for run.kills < kills && run.rounds < maxRounds && !t.Failed() {
 				run.round(t)
@@ -55,8 +58,9 @@ func TestNoAnswerIsMissingAndNoEffectIsUndecidedAfterKill9(t *testing.T) {
 type run struct {
 	desk  *desk
 	judge *judge
-	// rounds were played, kills of them cut a call off.
-	rounds, kills int
+	// rounds were played, kills of them cut a call off; in vain are starts that were
+	// killed before anybody knew whether they had come far enough to serve.
+	rounds, kills, vain int
 	// owed are the attempts that get retried once the agent is back.
 	owed []*attempt
 	// made are the attempts since the last judgement.
@@ -82,6 +86,9 @@ func (r *run) round(t *testing.T) {
 		calls = r.desk.startLoad()
 	}
 	away := time.Now()
+	if r.rounds%4 == 0 {
+		r.startInVain(t)
+	}
 	r.start(t)
 	r.retry(t, quiet)
 	if quiet {
@@ -111,6 +118,15 @@ func (r *run) start(t *testing.T) {
 	r.desk.startAgent()
 	r.made = r.desk.awaitServing()
 	r.restarts += time.Since(began)
+}
+
+// startInVain starts the agent and kills it while it takes up what the kill before left.
+func (r *run) startInVain(t *testing.T) {
+	t.Helper()
+	r.vain++
+	r.desk.startAgent()
+	<-time.After(minStart + rand.N(maxStart-minStart))
+	r.desk.agent.kill(t)
 }
 
 // retry sends again what was owed.
@@ -236,8 +252,8 @@ func (r *run) finish(t *testing.T) {
 	r.judge.last(t)
 	r.verify(t)
 	rate := float64(r.answered) / r.up.Seconds()
-	t.Logf("%d kills that cut a call off, of %d; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn",
-		r.kills, r.rounds, r.calls, r.cutCalls, r.cutAllows, r.unserved, rate,
+	t.Logf("%d kills that cut a call off, of %d, and %d of an agent that started; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn",
+		r.kills, r.rounds, r.vain, r.calls, r.cutCalls, r.cutAllows, r.unserved, rate,
 		(r.restarts / time.Duration(r.rounds+1)).Round(time.Millisecond), r.judge.account.size, r.judge.account.epochs, r.judge.account.torn)
 	if r.kills < kills {
 		t.Errorf("%d kills cut a call off, want %d: none of the others proves anything", r.kills, kills)
@@ -260,8 +276,11 @@ func (r *run) verify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Fault != nil || len(report.Notes) > 0 || !report.Ended || report.Records != account.size || report.Epochs != uint64(r.rounds+1) {
-		t.Errorf("ledger.Verify: %+v, want %d records in %d epochs, ended", report, account.size, r.rounds+1)
+	if report.Fault != nil || len(report.Notes) > 0 || !report.Ended || report.Records != account.size {
+		t.Errorf("ledger.Verify: %+v, want %d records, ended", report, account.size)
+	}
+	if starts := uint64(r.rounds + 1); report.Epochs < starts || report.Epochs > starts+uint64(r.vain) {
+		t.Errorf("the ledger has %d epochs, want one for each of %d starts, and at most %d more", report.Epochs, starts, r.vain)
 	}
 	state := agent.NewState(1_000_000)
 	log, recovery, err := ledger.Open(ledger.Options{Dir: r.desk.ledger(), OnRecord: state.Fold})

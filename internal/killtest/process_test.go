@@ -50,11 +50,20 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// start starts a program.
 func start(t *testing.T, name, path string, args ...string) *process {
 	t.Helper()
-	p := &process{name: name, command: exec.Command(path, args...), exited: make(chan struct{})}
-	p.command.Stdout, p.command.Stderr = &p.output, &p.output
-	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	command := exec.Command(path, args...)
+	command.SysProcAttr = &syscall.SysProcAttr{}
+	return launch(t, name, command)
+}
+
+// launch starts a command that does not outlive the test.
+func launch(t *testing.T, name string, command *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: name, command: command, exited: make(chan struct{})}
+	command.Stdout, command.Stderr = &p.output, &p.output
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := p.command.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
