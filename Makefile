@@ -16,6 +16,8 @@ FUZZTIME ?= 10s
 PACKAGES ?= ./...
 # With ONCE=1, "make run" plays the day, stops everything and tells how it went.
 ONCE ?=
+# Flags of "make bench": bin/bench -help lists them.
+BENCHFLAGS ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 TOOLS := $(CURDIR)/.cache/bin
@@ -118,6 +120,11 @@ test-32: ## Decide in a 32-bit build, where the same cases must give the same by
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: envoy build ## Measure against servers that do nothing; JSON=file and DOC=file write the results there
+	$(GO_BUILD) -o bin/bench ./internal/bench
+	bin/bench $(if $(JSON),-json $(JSON)) $(if $(DOC),-doc $(DOC)) $(BENCHFLAGS)
 
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
