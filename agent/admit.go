@@ -218,7 +218,7 @@ func (a *Agent) repeated(ad *Admission) *reasons.Error {
 	case held.Outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_UNKNOWN:
 		return reasons.New(writv1.Reason_REASON_ADMISSION_OUTCOME_UNKNOWN, "", "the call with this idempotency key may or may not have taken effect")
 	case held.Outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED && len(held.Outcome.GetResult()) == 0:
-		return reasons.New(writv1.Reason_REASON_ADMISSION_RESULT_NOT_KEPT, "", "the call with this idempotency key was carried out, and its result was too large to keep")
+		return reasons.New(writv1.Reason_REASON_ADMISSION_RESULT_NOT_KEPT, "", "the call with this idempotency key was carried out, and its result is not kept")
 	default:
 		return reasons.New(writv1.Reason_REASON_ADMISSION_ALREADY_RELEASED, "", "the call with this idempotency key was carried out before")
 	}

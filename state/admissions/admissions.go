@@ -11,6 +11,7 @@
 package admissions
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -47,6 +48,11 @@ type Digest [32]byte
 // draft of that name describes.
 const KeptFor = 24 * time.Hour
 
+// KeptBytes bounds the results that are kept for repeats, all of them together.
+// Beyond it those of the oldest decisions are dropped: a repeat then learns that
+// the call was carried out, and not with which result.
+const KeptBytes = 64 << 20
+
 // ErrFull is returned when more keys or admissions would be kept than allowed.
 var ErrFull = errors.New("too many admissions are kept")
 
@@ -70,8 +76,20 @@ type Claim struct {
 // Held is an admission that holds an idempotency key or has no outcome yet.
 type Held struct {
 	Claim
-	// Outcome is how it ended; nil while it has not.
+	// Outcome is how it ended; nil while it has not. It holds no result when that
+	// was not kept.
 	Outcome *writv1.OutcomeRecord
+
+	// place is where it stands among the results that are kept, from 1; 0 is nowhere.
+	place int
+}
+
+// before says whether the decision was made before another. No two are alike.
+func (h *Held) before(other *Held) bool {
+	if !h.Time.Equal(other.Time) {
+		return h.Time.Before(other.Time)
+	}
+	return bytes.Compare(h.ID[:], other.ID[:]) < 0
 }
 
 // Machine holds admissions. Make one with [New].
@@ -81,7 +99,8 @@ type Machine struct {
 	open  map[ID]*Held
 	// order has the taken keys by time of decision, oldest first, so that
 	// forgetting costs what is forgotten.
-	order []Digest
+	order   []Digest
+	results results
 }
 
 // New returns an empty machine that keeps at most limit keys and limit open
@@ -113,6 +132,7 @@ func (m *Machine) Take(claim Claim) error {
 	held := &Held{Claim: claim}
 	m.open[claim.ID] = held
 	if claim.Key != (Digest{}) {
+		m.results.drop(m.keys[claim.Key])
 		m.keys[claim.Key] = held
 		m.order = append(m.order, claim.Key)
 	}
@@ -139,8 +159,11 @@ func (m *Machine) Finish(id ID, outcome *writv1.OutcomeRecord) (*Held, bool) {
 	}
 	delete(m.open, id)
 	held.Outcome = outcome
-	if outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+	switch {
+	case outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED:
 		m.release(held)
+	case m.keys[held.Key] == held:
+		m.results.keep(held)
 	}
 	return held, true
 }
@@ -151,12 +174,7 @@ func (m *Machine) Open() []*Held {
 	for _, h := range m.open {
 		held = append(held, h)
 	}
-	sort.Slice(held, func(i, j int) bool {
-		if !held[i].Time.Equal(held[j].Time) {
-			return held[i].Time.Before(held[j].Time)
-		}
-		return held[i].ID.String() < held[j].ID.String()
-	})
+	sort.Slice(held, func(i, j int) bool { return held[i].before(held[j]) })
 	return held
 }
 
@@ -173,6 +191,7 @@ func (m *Machine) forget(now time.Time) {
 			return
 		}
 		if ok {
+			m.results.drop(held)
 			delete(m.keys, m.order[0])
 		}
 		m.order = m.order[1:]
@@ -186,6 +205,9 @@ func (m *Machine) Dump() string {
 		state := "OPEN"
 		if held.Outcome != nil {
 			state = held.Outcome.GetState().String()
+			if held.Outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED && len(held.Outcome.GetResult()) == 0 {
+				state += " without its result"
+			}
 		}
 		lines = append(lines, fmt.Sprintf("key %x %s %s\n", key[:8], held.ID, state))
 	}
