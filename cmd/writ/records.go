@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/writ-dev/writ/collector/query"
@@ -26,8 +27,10 @@ func newRecords() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "records",
 		Short: "List, follow and show what was recorded",
-		Long: `Records reads decisions and outcomes: from an agent's ledger directory (--ledger),
-which it verifies as it goes.`,
+		Long: `Records reads decisions and outcomes: from a collector (--collector), from a
+collector's store (--store), or from an agent's ledger (--ledger), which is verified as
+it is read. A store and a ledger are directories, read beside whoever writes them, or
+without.`,
 	}
 	from := &recordSource{}
 	from.add(cmd.PersistentFlags())
@@ -37,23 +40,73 @@ which it verifies as it goes.`,
 
 // recordSource is where records are read.
 type recordSource struct {
-	ledger string
+	ledger, store, collector string
+
+	tls writv1.ClientTls
 }
 
 func (s *recordSource) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&s.ledger, "ledger", "l", "", "directory of an agent's ledger")
+	flags.StringVar(&s.store, "store", "", "directory of a collector's store")
+	flags.StringVar(&s.collector, "collector", "", "address of a collector, unix:/path or host:port")
+	flags.StringVar(&s.tls.ServerCaFile, "tls-ca", "", "file of the certificates that the collector's must chain to, PEM")
+	flags.StringVar(&s.tls.CertificateFile, "tls-cert", "", "file of the certificate to present, PEM")
+	flags.StringVar(&s.tls.KeyFile, "tls-key", "", "file of its private key, PEM")
 }
 
 // open returns the reader and what gives it free.
-func (s *recordSource) open(_ context.Context) (query.Reader, io.Closer, error) {
-	if s.ledger == "" {
-		return nil, nil, hinted(errors.New("nothing says where the records are"), "give --ledger DIR")
+func (s *recordSource) open() (query.Reader, io.Closer, error) {
+	where := "give one of --collector ADDRESS, --store DIR, --ledger DIR"
+	tls := s.tls.GetServerCaFile() + s.tls.GetCertificateFile() + s.tls.GetKeyFile()
+	switch named := len(slices.DeleteFunc([]string{s.ledger, s.store, s.collector}, func(name string) bool { return name == "" })); {
+	case named == 0:
+		return nil, nil, hinted(errors.New("nothing says where the records are"), "%s", where)
+	case named > 1:
+		return nil, nil, hinted(errors.New("the records cannot be in two places"), "%s", where)
+	case s.collector == "" && tls != "":
+		return nil, nil, errors.New("--tls-ca, --tls-cert and --tls-key go with --collector")
+	case s.collector != "":
+		return s.dial(tls != "")
+	case s.store != "":
+		return query.FromStoreDir(s.store), io.NopCloser(nil), nil
+	default:
+		reader, err := query.FromLedger(s.ledger)
+		return reader, io.NopCloser(nil), err
 	}
-	reader, err := query.FromLedger(s.ledger)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = hinted(err, "an agent keeps its ledger in \"ledger\" below its data_dir")
+}
+
+func (s *recordSource) dial(encrypted bool) (query.Reader, io.Closer, error) {
+	var tls *writv1.ClientTls
+	if encrypted {
+		tls = &s.tls
 	}
-	return reader, io.NopCloser(nil), err
+	conn, err := dialCollector(s.collector, tls)
+	if err != nil {
+		return nil, nil, err
+	}
+	return query.FromService(writv1.NewRecordServiceClient(conn)), conn, nil
+}
+
+// advise adds to an error what its reader may do.
+func (s *recordSource) advise(err error) error {
+	var answer *query.ServiceError
+	var fault *ledger.Fault
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &fault):
+		return hinted(fmt.Errorf("the ledger is not whole, and nothing from there on is shown: %w", err), "\"writ verify --ledger %s\" tells more", s.ledger)
+	case errors.Is(err, fs.ErrNotExist) && s.ledger != "":
+		return hinted(err, "an agent keeps its ledger in \"ledger\" below its data_dir")
+	case errors.Is(err, fs.ErrNotExist) && s.store != "":
+		return hinted(err, "the store is the directory that holds store.db, below the collector's data_dir")
+	case errors.As(err, &answer) && answer.Code == codes.Unavailable:
+		return hinted(err, "is a collector running at %s?", s.collector)
+	case errors.Is(err, query.ErrTooMany):
+		return hinted(err, "\"writ records list --origin ORIGIN\" lists one ledger at a time")
+	default:
+		return err
+	}
 }
 
 // complete says whether everything that the reader has was read. What of a ledger is
@@ -65,15 +118,11 @@ func (s *recordSource) complete(stderr io.Writer, reader query.Reader) error {
 	}
 	err := of.Incomplete()
 	var fault *ledger.Fault
-	switch {
-	case errors.As(err, &fault):
-		return hinted(fmt.Errorf("the ledger is not whole, and nothing from there on is shown: %w", err), "\"writ verify --ledger %s\" tells more", s.ledger)
-	case err != nil:
-		_, err = fmt.Fprintf(stderr, "writ: note: %v: they are being written, or were never answered\n", err)
+	if err == nil || errors.As(err, &fault) {
 		return err
-	default:
-		return nil
 	}
+	_, err = fmt.Fprintf(stderr, "writ: note: %v: they are being written, or were never answered\n", err)
+	return err
 }
 
 // recordFilter are the flags that select records.
@@ -195,9 +244,9 @@ first, and then each as it is written, until it is interrupted.`,
 		case *follow && filter.until != "":
 			return errors.New("--follow goes on until it is interrupted: it does not go with --until")
 		}
-		reader, closer, err := from.open(cmd.Context())
+		reader, closer, err := from.open()
 		if err != nil {
-			return err
+			return from.advise(err)
 		}
 		l := &listing{reader: reader, filter: selected, limit: *limit, write: form.writer(cmd.OutOrStdout())}
 		if *follow {
@@ -208,7 +257,7 @@ first, and then each as it is written, until it is interrupted.`,
 		if err == nil {
 			err = from.complete(cmd.ErrOrStderr(), reader)
 		}
-		return errors.Join(err, closer.Close())
+		return errors.Join(from.advise(err), closer.Close())
 	}
 	return cmd
 }
@@ -231,8 +280,8 @@ func (l *listing) list(ctx context.Context, take func([]*writv1.StoredRecord) er
 			return err
 		}
 		records := page.GetRecords()
-		if len(records) > left {
-			records = records[:left]
+		if len(records) > left || len(records) == 0 && page.GetNextPageToken() != "" {
+			return errors.New("the collector answers with a page that was not asked for")
 		}
 		if err := take(records); err != nil {
 			return err
@@ -300,13 +349,13 @@ func newRecordsShow(from *recordSource) *cobra.Command {
 	}
 	form := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		reader, closer, err := from.open(cmd.Context())
+		reader, closer, err := from.open()
 		if err != nil {
-			return err
+			return from.advise(err)
 		}
 		records, err := reader.Get(cmd.Context(), strings.ToLower(args[0]))
 		if part := from.complete(cmd.ErrOrStderr(), reader); part != nil {
-			return errors.Join(part, closer.Close())
+			return errors.Join(from.advise(part), closer.Close())
 		}
 		switch {
 		case errors.Is(err, query.ErrNotFound):
@@ -319,7 +368,7 @@ func newRecordsShow(from *recordSource) *cobra.Command {
 		case err == nil:
 			err = query.WriteRecord(cmd.OutOrStdout(), records)
 		}
-		return errors.Join(err, closer.Close())
+		return errors.Join(from.advise(err), closer.Close())
 	}
 	return cmd
 }

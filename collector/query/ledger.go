@@ -4,7 +4,6 @@ package query
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -195,12 +194,9 @@ func visitor(ctx context.Context, selected *matcher, take func(uint64, []byte) e
 
 // Get returns what is recorded of a decision.
 func (r *LedgerReader) Get(ctx context.Context, id string) ([]*writv1.StoredRecord, error) {
-	if !decisionID.MatchString(id) {
-		return nil, fmt.Errorf("%w: a decision id is 32 hexadecimal digits", ErrInvalid)
-	}
-	want, err := hex.DecodeString(id)
+	want, err := decodeID(id)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -267,17 +263,3 @@ func (r *LedgerReader) Watch(ctx context.Context, filter *writv1.RecordFilter) (
 
 // errEnough ends a pass whose caller wants no more.
 var errEnough = errors.New("enough")
-
-// pause waits for a signal, or for the time after which to look again without one.
-func pause(ctx context.Context, signal <-chan struct{}) error {
-	timer := time.NewTimer(pollInterval)
-	defer timer.Stop()
-	select {
-	case <-signal:
-		return nil
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

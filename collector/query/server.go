@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+const (
+	// maxWatchers is how many watch at a time where Options say nothing.
+	maxWatchers = 64
+	// maxPatience is how long one may take nothing, there.
+	maxPatience = 30 * time.Second
+)
+
+// Options say what a Server reads.
+type Options struct {
+	// Store is what it serves.
+	Store Source
+	// Log takes the causes of what a caller is told only that it failed. Default: none.
+	Log *slog.Logger
+	// Watchers is how many watch at a time; more are refused. Default: 64.
+	Watchers int
+	// Patience is how long a watcher may take nothing before its watch is ended.
+	// Default: 30 s.
+	Patience time.Duration
+}
+
+// Server serves records. It asks nobody who they are: that is its listener's.
+type Server struct {
+	writv1.UnimplementedRecordServiceServer
+
+	reader   Reader
+	log      *slog.Logger
+	patience time.Duration
+	places   chan struct{} // one in it a watcher
+	drain    sync.Once
+	closed   chan struct{}
+}
+
+// NewServer returns the service over a store.
+func NewServer(o Options) *Server {
+	if o.Watchers <= 0 {
+		o.Watchers = maxWatchers
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Patience <= 0 {
+		o.Patience = maxPatience
+	}
+	return &Server{
+		reader: FromStore(o.Store), log: o.Log, patience: o.Patience,
+		places: make(chan struct{}, o.Watchers), closed: make(chan struct{}),
+	}
+}
+
+// Drain ends all watches with UNAVAILABLE, and refuses new ones: a server that stops in
+// good order would wait for them without end.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.closed) }) }
+
+// ListRecords lists records, newest first.
+func (s *Server) ListRecords(ctx context.Context, r *writv1.ListRecordsRequest) (*writv1.ListRecordsResponse, error) {
+	out, err := s.reader.List(ctx, r)
+	return out, s.status(ctx, err)
+}
+
+// GetRecord returns everything recorded of a decision.
+func (s *Server) GetRecord(ctx context.Context, r *writv1.GetRecordRequest) (*writv1.GetRecordResponse, error) {
+	records, err := s.reader.Get(ctx, r.GetDecisionId())
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	return &writv1.GetRecordResponse{Records: records}, nil
+}
+
+var (
+	// errDraining ends the watches of a server that stops.
+	errDraining = errors.New("the collector is stopping")
+	// errSlow ends the watch of one who takes nothing.
+	errSlow = errors.New("nothing was taken for too long: list what was missed, and watch again")
+)
+
+// WatchRecords sends records as they are stored. The headers are sent when the watcher
+// has taken its place: what is stored after them will be sent.
+func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStreamingServer[writv1.WatchRecordsResponse]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		return s.status(ctx, fmt.Errorf("%w watchers", ErrTooMany))
+	}
+	records, err := s.reader.Watch(ctx, r.GetFilter())
+	if err != nil {
+		return s.status(ctx, err)
+	}
+	if err := out.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
+	w := &watcher{records: records, out: out, done: make(chan error, 1)}
+	go w.run()
+	return s.status(ctx, s.attend(w))
+}
+
+// watcher sends to one who watches.
+type watcher struct {
+	records iter.Seq2[*writv1.StoredRecord, error]
+	out     grpc.ServerStreamingServer[writv1.WatchRecordsResponse]
+	sends   atomic.Uint64 // begun and ended: odd while one is under way
+	done    chan error
+}
+
+// run sends until an error. A send that is under way when the call ends, ends with it.
+func (w *watcher) run() {
+	for record, err := range w.records {
+		if err == nil {
+			w.sends.Add(1)
+			err = w.out.Send(&writv1.WatchRecordsResponse{Record: record})
+			w.sends.Add(1)
+		}
+		if err != nil {
+			w.done <- err
+			return
+		}
+	}
+}
+
+// attend waits for the end of a watch: its own, the server's, or that of a send which
+// was already under way a whole patience ago.
+func (s *Server) attend(w *watcher) error {
+	tick := time.NewTicker(s.patience)
+	defer tick.Stop()
+	for last := uint64(0); ; {
+		select {
+		case err := <-w.done:
+			return err
+		case <-s.closed:
+			return errDraining
+		case <-tick.C:
+			now := w.sends.Load()
+			if now == last && now%2 == 1 {
+				return errSlow
+			}
+			last = now
+		}
+	}
+}
+
+// status is an error as a caller gets it. What it may not know is logged.
+func (s *Server) status(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrInvalid):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ErrNotFound):
+		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, ErrTooMany):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, errSlow):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, errDraining):
+		return status.Error(codes.Unavailable, err.Error())
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	default:
+		if _, ok := status.FromError(err); ok { // of a send
+			return err
+		}
+		s.log.ErrorContext(ctx, "records cannot be read", "error", err)
+		return status.Error(codes.Internal, "the collector cannot read its store")
+	}
+}
