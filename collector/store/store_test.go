@@ -3,10 +3,10 @@
 package store_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,17 +28,18 @@ type source struct {
 // newSource writes entries to a ledger and reads it back as an agent sends it.
 func newSource(t testing.TB, perBundle int, entries ...ledger.Entry) *source {
 	t.Helper()
-	return sourceIn(t, t.TempDir(), perBundle, entries...)
+	return sourceOf(t, ledger.Options{Dir: t.TempDir()}, perBundle, entries...)
 }
 
-func sourceIn(t testing.TB, dir string, perBundle int, entries ...ledger.Entry) *source {
+func sourceOf(t testing.TB, o ledger.Options, perBundle int, entries ...ledger.Entry) *source {
 	t.Helper()
-	l, r, err := ledger.Open(ledger.Options{Dir: dir, Origin: "test.example/agent"})
+	o.Origin = "test.example/agent"
+	l, r, err := ledger.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close(nil) //nolint:errcheck // a test
-	reader, err := l.Reader(r.Size)
+	reader, err := l.Reader(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,34 +48,40 @@ func sourceIn(t testing.TB, dir string, perBundle int, entries ...ledger.Entry) 
 		t.Fatal(err)
 	}
 	s := &source{origin: r.Origin, vkey: l.VerifierKey(), key: key}
-	for len(entries) > 0 {
-		n := min(perBundle, len(entries))
-		for i, e := range entries[:n] {
+	s.read(t, reader, int(r.Size)) // what was there is the first bundle
+	for chunk := range slices.Chunk(entries, perBundle) {
+		for i, e := range chunk {
 			d := writv1.Durability_DURABILITY_PROCESS
-			if i == n-1 {
+			if i == len(chunk)-1 {
 				d = writv1.Durability_DURABILITY_NODE
 			}
 			if _, err := l.Append(t.Context(), e, d); err != nil {
 				t.Fatal(err)
 			}
 		}
-		entries = entries[n:]
-		bundle := &writv1.RecordBundle{}
-		for i := 0; i < n; {
-			b, err := reader.Next(t.Context(), n-i, 16<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if i == 0 {
-				bundle.FirstIndex = b.First
-			}
-			bundle.Records = append(bundle.Records, b.Records...)
-			bundle.Head = b.Head
-			i += len(b.Records)
-		}
-		s.bundles = append(s.bundles, bundle)
+		s.read(t, reader, len(chunk))
 	}
 	return s
+}
+
+// read makes one bundle of the next n records.
+func (s *source) read(t testing.TB, reader *ledger.Reader, n int) {
+	t.Helper()
+	if n == 0 {
+		return
+	}
+	var out *writv1.RecordBundle
+	for out == nil || len(out.GetRecords()) < n {
+		b, err := reader.Next(t.Context(), n-len(out.GetRecords()), 16<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out == nil {
+			out = &writv1.RecordBundle{FirstIndex: b.First}
+		}
+		out.Records, out.Head = append(out.Records, b.Records...), b.Head
+	}
+	s.bundles = append(s.bundles, out)
 }
 
 // accept has a bundle verified as the collector does.
@@ -87,19 +94,30 @@ func (s *source) accept(t testing.TB, held stream.Holding, b *writv1.RecordBundl
 	return a
 }
 
-// putAll stores every bundle from what is held on.
-func (s *source) putAll(t testing.TB, st *store.Store) stream.Holding {
-	t.Helper()
-	held, err := st.Holding(t.Context(), s.origin)
+// put stores every bundle from what is held on.
+func (s *source) put(ctx context.Context, st *store.Store) (stream.Holding, error) {
+	held, err := st.Holding(ctx, s.origin)
 	if err != nil {
-		t.Fatal(err)
+		return held, err
 	}
 	for _, b := range s.bundles {
-		a := s.accept(t, held, b)
-		if err := st.Put(t.Context(), held, a, s.vkey); err != nil {
-			t.Fatal(err)
+		a, err := stream.NewReceiver(held, s.key).Feed(b)
+		if err != nil {
+			return held, err
+		}
+		if err := st.Put(ctx, held, a, s.vkey); err != nil {
+			return held, err
 		}
 		held = a.Holding
+	}
+	return held, nil
+}
+
+func (s *source) putAll(t testing.TB, st *store.Store) stream.Holding {
+	t.Helper()
+	held, err := s.put(t.Context(), st)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return held
 }
@@ -150,22 +168,6 @@ func open(t testing.TB, dir string) *store.Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
-}
-
-func TestAStoreIsForItsOwnerAlone(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "made", "here")
-	s := open(t, dir)
-	newSource(t, 8, day(10)...).putAll(t, s)
-	for name, want := range map[string]os.FileMode{"": 0o700, "store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600, "lock": 0o600} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := info.Mode().Perm(); got != want {
-			t.Errorf("%q has mode %o, want %o", name, got, want)
-		}
-	}
 }
 
 func BenchmarkPut(b *testing.B) {

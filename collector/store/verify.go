@@ -114,7 +114,7 @@ func (v *verification) snapshot(ctx context.Context) ([]heldLedger, error) {
 // integrity has SQLite check its file.
 func (v *verification) integrity(ctx context.Context) error {
 	for _, pragma := range []string{
-		fmt.Sprintf("SELECT integrity_check FROM pragma_integrity_check(%d)", maxDamage),
+		fmt.Sprintf("PRAGMA integrity_check(%d)", maxDamage),
 		fmt.Sprintf(`SELECT "table" || ': row ' || rowid || ' has no ' || parent FROM pragma_foreign_key_check LIMIT %d`, maxDamage),
 	} {
 		rows, err := v.db.QueryContext(ctx, pragma)
