@@ -654,20 +654,24 @@ func (x *CommandExecutor) GetSandboxTier() SandboxTier {
 	return SandboxTier_SANDBOX_TIER_UNSPECIFIED
 }
 
-// CommandLimits bounds one execution of a program. Zero takes the default.
+// CommandLimits bounds one execution of a program with all processes it starts.
+// Zero takes the default. What is polled is looked at every 10 to 100 ms, and can
+// be exceeded meanwhile; an execution that is found over a limit is ended.
 type CommandLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// CPU time of each process. Default: 10 s.
+	// CPU time of all processes together, polled; the kernel holds each process to
+	// it, rounded up to a second. Default: 10 s.
 	Cpu *durationpb.Duration `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	// Private memory of each process in bytes. Default: 256 MiB.
+	// Private and shared memory of all processes together in bytes, polled; the
+	// kernel holds the private memory of each process to 64 MiB more. Default: 256 MiB.
 	MemoryBytes uint64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// Processes and threads. Default: 64.
+	// Processes and threads, polled. Default: 64.
 	Processes uint32 `protobuf:"varint,3,opt,name=processes,proto3" json:"processes,omitempty"`
-	// Bytes of standard output, and of standard error. Default: 1 MiB each.
+	// Bytes of standard output, and again of standard error. Default: 1 MiB each.
 	OutputBytes uint64 `protobuf:"varint,4,opt,name=output_bytes,json=outputBytes,proto3" json:"output_bytes,omitempty"`
-	// Size of the largest file it may write, in bytes. Default: 16 MiB.
+	// Size of any one file that it writes, in bytes. Default: 16 MiB.
 	FileBytes uint64 `protobuf:"varint,5,opt,name=file_bytes,json=fileBytes,proto3" json:"file_bytes,omitempty"`
-	// Open descriptors. Default: 64.
+	// Open descriptors of each process. Default: 64.
 	OpenFiles     uint32 `protobuf:"varint,6,opt,name=open_files,json=openFiles,proto3" json:"open_files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
