@@ -37,6 +37,8 @@ type Admission struct {
 	request *Request
 	bundle  *policy.Bundle
 	call    policy.Call
+	// oversize is set when the envelope is too large to be recorded.
+	oversize *reasons.Error
 
 	// Written by Admit, read-only afterwards.
 	facts      *writv1.Facts

@@ -23,6 +23,10 @@ import (
 // costs a wait and never a spurious denial (docs/decisions/0003).
 const optimisticAttempts = 2
 
+// maxToolName bounds the name of a tool in a record (DecisionRecord.tool in
+// record.proto).
+const maxToolName = 128
+
 // Admit decides on a call. It never returns nil: when it returns, the decision
 // is recorded as durably as asked, or it is a DENY that says why it could not be.
 func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
@@ -53,23 +57,30 @@ func (a *Agent) receive(request *Request) *Admission {
 	}
 	ad.call = policy.Call{
 		Principal: request.Principal,
-		Envelope:  claims(request.Envelope),
 		Arguments: request.Arguments,
 		Upstream:  request.Upstream,
 		Limits:    a.options.Limits.JSON,
 	}
+	ad.call.Envelope, ad.oversize = claims(request.Envelope)
 	return ad
 }
 
 // claims returns the envelope without arguments: they are judged and recorded as
-// they are typed, never as they came in.
-func claims(envelope *writv1.Envelope) *writv1.Envelope {
-	if envelope.GetToolCall().GetArgs() == nil {
-		return envelope
+// they are typed, never as they came in. Of an envelope that is too large for a
+// record only the tool's name is left.
+func claims(envelope *writv1.Envelope) (*writv1.Envelope, *reasons.Error) {
+	if envelope.GetToolCall().GetArgs() != nil {
+		envelope = proto.CloneOf(envelope)
+		envelope.ToolCall.Args = nil
 	}
-	clone := proto.CloneOf(envelope)
-	clone.ToolCall.Args = nil
-	return clone
+	if proto.Size(envelope) <= policy.MaxEnvelopeBytes {
+		return envelope, nil
+	}
+	left := &writv1.Envelope{}
+	if name := envelope.GetToolCall().GetName(); len(name) <= maxToolName {
+		left.ToolCall = &writv1.ToolCall{Name: name}
+	}
+	return left, reasons.New(writv1.Reason_REASON_DECODE_TOO_LARGE, "envelope", "the envelope has more than %d bytes", policy.MaxEnvelopeBytes)
 }
 
 // guard runs one step of the life and turns a panic into a refusal, so that it
@@ -127,7 +138,7 @@ func (a *Agent) admissible(ad *Admission) *reasons.Error {
 	case ad.request.Refusal != nil:
 		return ad.request.Refusal
 	}
-	return nil
+	return ad.oversize
 }
 
 // resolve reads the facts, and returns the version of the balances among them.

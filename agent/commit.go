@@ -23,7 +23,7 @@ func (a *Agent) commit(ctx context.Context, ad *Admission) *reasons.Error {
 	if refusal := a.bind(ad); refusal != nil {
 		return refusal
 	}
-	entry, err := ad.decisionEntry()
+	entry, _, err := ad.decisionEntry()
 	if err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to make the call's record")
 	}
@@ -64,8 +64,8 @@ func (ad *Admission) durability() writv1.Durability {
 	return max(asked, floor)
 }
 
-// decisionEntry returns the ledger's entry for the decision.
-func (ad *Admission) decisionEntry() (ledger.Entry, error) {
+// decisionEntry returns the ledger's entry for the decision, and its body.
+func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, error) {
 	body := &writv1.DecisionRecord{
 		Surface:       ad.request.Surface,
 		Principal:     ad.request.Principal,
@@ -93,7 +93,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, error) {
 	if ad.result.Message != nil {
 		public, out, err := ad.result.Tool.Request.AppendPublic(nil, ad.result.Message)
 		if err != nil {
-			return ledger.Entry{}, err
+			return ledger.Entry{}, nil, err
 		}
 		body.Arguments, removed = public, sensitive("arguments.", out)
 		body.Identity = ad.identity[:]
@@ -101,7 +101,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, error) {
 		sum := digest(ad.tenantKey, []byte("writ/input/v1"), input)
 		body.InputDigest = sum[:]
 	}
-	return ad.entry(writv1.RecordKind_RECORD_KIND_DECISION, body, removed), nil
+	return ad.entry(writv1.RecordKind_RECORD_KIND_DECISION, body, removed), body, nil
 }
 
 // input returns the bytes of a call that could not be typed.
@@ -127,25 +127,27 @@ func (ad *Admission) entry(kind writv1.RecordKind, body proto.Message, removed [
 	return entry
 }
 
-// recordBare records a refusal without what made its record too large.
+// recordBare records a refusal without what may be too large: the arguments, for
+// which the call's identity stands, the balances, and the checks but that which
+// refuses. Who asked and what was claimed is bounded, and fits.
 func (a *Agent) recordBare(ctx context.Context, ad *Admission) {
-	body := &writv1.DecisionRecord{
-		Surface: ad.request.Surface,
-		Facts:   ad.facts,
-		Decision: &writv1.Decision{
-			Verdict: writv1.Verdict_VERDICT_DENY,
-			Reason:  ad.refusal.Reason,
-		},
-		Origin:     writv1.DecisionOrigin_DECISION_ORIGIN_REFUSAL,
-		Durability: a.options.Floor,
-	}
-	position, err := a.options.Ledger.Append(context.WithoutCancel(ctx),
-		ad.entry(writv1.RecordKind_RECORD_KIND_DECISION, body, nil), a.options.Floor)
+	entry, body, err := ad.decisionEntry()
 	if err != nil {
 		a.options.Log.ErrorContext(ctx, "a refusal was not recorded", "decision_id", ad.ID(), "error", err)
 		return
 	}
-	ad.position = position
+	checks := ad.result.Decision.GetChecks()
+	body.Decision = &writv1.Decision{
+		Verdict: writv1.Verdict_VERDICT_DENY,
+		Reason:  ad.refusal.Reason,
+		Checks:  checks[max(0, len(checks)-1):],
+	}
+	body.Arguments, entry.Sensitive = nil, nil
+	body.Facts = &writv1.Facts{Time: ad.facts.GetTime()}
+	ad.position, err = a.options.Ledger.Append(context.WithoutCancel(ctx), entry, a.options.Floor)
+	if err != nil {
+		a.options.Log.ErrorContext(ctx, "a refusal was not recorded", "decision_id", ad.ID(), "error", err)
+	}
 }
 
 func (a *Agent) rememberOpen(ad *Admission) {

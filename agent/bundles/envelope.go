@@ -13,9 +13,11 @@ import (
 
 	"buf.build/go/protovalidate"
 	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/writ-dev/writ/agent/policy"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -39,6 +41,9 @@ func ReadEnvelope(data []byte) (*writv1.Envelope, error) {
 	}
 	if err := protovalidate.Validate(envelope); err != nil {
 		return nil, fmt.Errorf("reading the envelope: %w", err)
+	}
+	if size := proto.Size(envelope) - proto.Size(envelope.GetToolCall().GetArgs()); size > policy.MaxEnvelopeBytes {
+		return nil, fmt.Errorf("reading the envelope: it has %d bytes beside its arguments, and %d are allowed", size, policy.MaxEnvelopeBytes)
 	}
 	return envelope, nil
 }

@@ -3,6 +3,7 @@
 package bundles_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/writ-dev/writ/agent/bundles"
+	"github.com/writ-dev/writ/agent/policy"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -107,4 +109,29 @@ func FuzzReadEnvelope(f *testing.F) {
 			t.Errorf("two readings of %q differ", data)
 		}
 	})
+}
+
+func TestReadEnvelopeTakesWhatARecordHolds(t *testing.T) {
+	t.Parallel()
+	base := `"retrieval":{"kb_doc_ids":["` + strings.Repeat(strings.Repeat("k", 201)+`","`, 80) + `k"]},"tool_call":{"args":"` + strings.Repeat("a", 100_000) + `"}`
+	size := func(text string) int {
+		envelope, err := bundles.ReadEnvelope([]byte(text))
+		if err != nil {
+			return -1
+		}
+		return proto.Size(envelope) - proto.Size(envelope.GetToolCall().GetArgs())
+	}
+	with := func(session int) string { return `{"session":"` + strings.Repeat("s", session) + `",` + base + `}` }
+	room := policy.MaxEnvelopeBytes - size(with(1)) + 1
+	if room < 1 || room > 100 {
+		t.Fatalf("a session of %d bytes would fill the envelope", room)
+	}
+	for _, session := range []int{room - 1, room} {
+		if got := size(with(session)); got != policy.MaxEnvelopeBytes-room+session {
+			t.Errorf("an envelope of %d bytes is read as one of %d", policy.MaxEnvelopeBytes-room+session, got)
+		}
+	}
+	if got := size(with(room + 1)); got != -1 {
+		t.Errorf("an envelope of %d bytes is taken", got)
+	}
 }

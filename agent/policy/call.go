@@ -10,6 +10,11 @@ import (
 	"github.com/writ-dev/writ/tools/schemas"
 )
 
+// MaxEnvelopeBytes bounds an envelope in its binary form, arguments apart, so that
+// it fits a record of 65,535 bytes together with the most that a principal may be
+// and what is decided. Whoever reads envelopes refuses larger ones.
+const MaxEnvelopeBytes = 16 << 10
+
 // Call is one proposed use of a tool, as a face received it.
 type Call struct {
 	// Principal is who asks, verified by the face; nil or empty is nobody.

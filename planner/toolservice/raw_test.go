@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/writ-dev/writ/agent/policy"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -145,19 +146,31 @@ func TestArgumentsAreTakenUpToTheirLimit(t *testing.T) {
 func TestAFullEnvelopeFitsBesideFullArguments(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, echo)
-	long := strings.Repeat("x", 256)
-	envelope := say(strings.Repeat("x", bodyBytes-len(`{"text":""}`)))
-	envelope.Retrieval = &writv1.Retrieval{}
-	for range 256 {
-		envelope.Retrieval.KbDocIds = append(envelope.Retrieval.KbDocIds, long)
-		envelope.Retrieval.Documents = append(envelope.Retrieval.Documents, &writv1.RetrievedDocument{Id: long, SnippetSha256: make([]byte, 32)})
-	}
-	for range 64 {
-		envelope.ToolCall.PolicyChecks = append(envelope.ToolCall.PolicyChecks, long[:128])
-	}
-	_, err := s.client.Execute(s.as("ann"), &writv1.ExecuteRequest{Envelope: envelope})
-	if got, _ := refusalOf(t, err); got.Reason != "LEDGER_RECORD_TOO_LARGE" {
-		t.Errorf("refusal %v: a request within every rule has to reach the ledger", got)
+	for name, tc := range map[string]struct {
+		more int
+		want string
+	}{
+		"one byte less": {-1, ""},
+		"the limit":     {0, ""},
+		"one byte more": {1, "DECODE_TOO_LARGE"},
+		"far more":      {20_000, "DECODE_TOO_LARGE"},
+	} {
+		envelope := say(strings.Repeat("x", bodyBytes-len(`{"text":""}`)))
+		envelope.Retrieval = &writv1.Retrieval{}
+		size := func() int { return proto.Size(envelope) - proto.Size(envelope.GetToolCall().GetArgs()) - 3 }
+		for policy.MaxEnvelopeBytes+tc.more-size() > 240 {
+			envelope.Retrieval.KbDocIds = append(envelope.Retrieval.KbDocIds, strings.Repeat("k", 200))
+		}
+		envelope.Session = "s"
+		envelope.Session = strings.Repeat("s", policy.MaxEnvelopeBytes+tc.more-size()+1)
+		_, err := s.client.Execute(s.as("ann"), &writv1.ExecuteRequest{Envelope: envelope})
+		got := refusal{}
+		if err != nil {
+			got, _ = refusalOf(t, err)
+		}
+		if got.Reason != tc.want || got.Reason != "" && got.Tool != "stage.say" {
+			t.Errorf("%s: an envelope of %d bytes is refused with %v, want %q", name, size(), got, tc.want)
+		}
 	}
 }
 

@@ -25,8 +25,9 @@ import (
 const (
 	// defaultBody is AgentLimits.body_bytes when it is not set.
 	defaultBody = 1 << 20
-	// envelopeBytes is more than a request can have beside its arguments and keep
-	// the rules of Envelope: 256 documents and ids of 256 bytes are most of it.
+	// envelopeBytes is what a message may have beside its arguments. The agent takes
+	// far less of an envelope (policy.MaxEnvelopeBytes), and a larger one that is
+	// read is refused under the name of its tool.
 	envelopeBytes = 256 << 10
 	// headerBytes bounds a request's metadata: a token of 16 KiB, and the rest.
 	headerBytes = 32 << 10

@@ -27,7 +27,8 @@ const (
 
 // Envelope is one proposed use of a tool with what the planner says of it.
 // Every field is a claim: it is recorded and compared with what was verified,
-// and is never by itself a reason to allow.
+// and is never by itself a reason to allow. It is recorded whole: in its binary
+// form it has at most 16,384 bytes, arguments apart.
 type Envelope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The planner's own id of the request. It labels the record and is never an
