@@ -52,6 +52,7 @@ type Admission struct {
 	approvalID string
 	claim      admissions.Claim
 	digest     []byte
+	lifetime   time.Duration
 	position   ledger.Position
 	token      string
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/proto/reasons"
@@ -79,6 +80,9 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		Durability:    ad.durability(),
 		TraceParent:   ad.request.TraceParent,
 		Upstream:      ad.request.Upstream,
+	}
+	if ad.lifetime > 0 {
+		body.TokenLifetime = durationpb.New(ad.lifetime)
 	}
 	if ad.key != (admissions.Digest{}) {
 		body.IdempotencyDigest = ad.key[:]

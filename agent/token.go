@@ -14,8 +14,8 @@ import (
 // tokenLifetime is the default and the most (SEMANTICS 14).
 const tokenLifetime = 60 * time.Second
 
-// bind digests the request that a token will be bound to, so that the record
-// holds it.
+// bind digests the request that a token will be bound to and says how long it is
+// valid, so that the record holds both.
 func (a *Agent) bind(ad *Admission) *reasons.Error {
 	if ad.request.Token == nil || !ad.Allowed() {
 		return nil
@@ -25,6 +25,10 @@ func (a *Agent) bind(ad *Admission) *reasons.Error {
 	}
 	sum := ad.request.Token.Digest(ad.result.Canonical)
 	ad.digest = sum[:]
+	ad.lifetime = ad.request.Token.Lifetime
+	if ad.lifetime <= 0 || ad.lifetime > tokenLifetime {
+		ad.lifetime = tokenLifetime
+	}
 	return nil
 }
 
@@ -33,15 +37,11 @@ func (a *Agent) mint(ad *Admission) *reasons.Error {
 	if ad.request.Token == nil || !ad.Allowed() {
 		return nil
 	}
-	lifetime := ad.request.Token.Lifetime
-	if lifetime <= 0 || lifetime > tokenLifetime {
-		lifetime = tokenLifetime
-	}
 	minted, err := a.options.Tokens.Mint(token.Request{
 		Kind:       ad.request.Token.Kind,
 		Audience:   ad.request.Token.Audience,
 		Issued:     ad.time,
-		Lifetime:   lifetime,
+		Lifetime:   ad.lifetime,
 		DecisionID: ad.ID(),
 		Tool:       ad.result.Tool.Name,
 		Tenant:     ad.request.Principal.GetTenant(),

@@ -30,7 +30,7 @@ type Request struct {
 	Audience string
 	Issued   time.Time
 	// Lifetime is at most MaxLifetime, which zero is too. A receipt's is the
-	// verifier's to bound: no time of expiry stands in a record.
+	// token_lifetime of the decision's record, from the time of the record on.
 	Lifetime time.Duration
 	// DecisionID is the decision's id in 32 hex digits.
 	DecisionID string

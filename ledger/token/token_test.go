@@ -20,6 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/token"
@@ -87,6 +88,7 @@ func (d *desk) mint(t testing.TB, kind writv1.DecisionTokenKind, changes ...func
 		Tool: r.Tool, Principal: &writv1.Principal{User: "u-1", Workload: "spiffe://w"},
 		Decision: &writv1.Decision{Verdict: writv1.Verdict_VERDICT_ALLOW},
 	}
+	record.TokenLifetime = durationpb.New(token.MaxLifetime)
 	for _, change := range changes {
 		change(&r, record)
 	}
@@ -134,6 +136,32 @@ func TestATokenIsGoodForItsRequestOnce(t *testing.T) {
 				t.Errorf("use after expiry = %v, want ErrExpired", err)
 			}
 		})
+	}
+}
+
+func TestATokenIsValidForItsLifetime(t *testing.T) {
+	t.Parallel()
+	lasts := func(lifetime time.Duration) func(*token.Request, *writv1.DecisionRecord) {
+		return func(r *token.Request, d *writv1.DecisionRecord) {
+			r.Lifetime, d.TokenLifetime = lifetime, durationpb.New(lifetime)
+		}
+	}
+	for _, kind := range []writv1.DecisionTokenKind{jws, receipt} {
+		for age, want := range map[time.Duration]error{3 * time.Second: nil, 6 * time.Second: token.ErrExpired} {
+			d := newDesk(t)
+			tok := d.mint(t, kind, lasts(5*time.Second))
+			d.now = d.now.Add(age)
+			if _, err := d.verifier.Verify(request(tok), []byte(body)); !errors.Is(err, want) {
+				t.Errorf("%v of 5 s after %v: %v, want %v", kind, age, err, want)
+			}
+		}
+	}
+	for _, lifetime := range []time.Duration{0, token.MaxLifetime + 1} {
+		d := newDesk(t)
+		tok := d.mint(t, receipt, lasts(lifetime))
+		if _, err := d.verifier.Verify(request(tok), []byte(body)); !errors.Is(err, token.ErrExpired) {
+			t.Errorf("a receipt whose record gives it %v: %v, want ErrExpired", lifetime, err)
+		}
 	}
 }
 

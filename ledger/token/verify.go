@@ -176,7 +176,7 @@ func (v *Verifier) readReceipt(token string) (*Claims, []byte, error) {
 		Kind: writv1.DecisionTokenKind_DECISION_TOKEN_KIND_RECEIPT, ID: hex.EncodeToString(record.GetDecisionId()),
 		Issuer: head.Origin, Audience: v.Audience, // it is in the digest
 		Tool: d.GetTool(), Tenant: record.GetTenant(), Subject: subject,
-		Issued: issued, Expires: issued.Add(MaxLifetime), Index: record.GetIndex(),
+		Issued: issued, Expires: issued.Add(d.GetTokenLifetime().AsDuration()), Index: record.GetIndex(),
 	}, d.GetRequestDigest(), nil
 }
 

@@ -517,7 +517,10 @@ type DecisionRecord struct {
 	// W3C trace context of the request: the traceparent header.
 	TraceParent string `protobuf:"bytes,17,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	// Name of the catalogue's upstream that the call was on its way to.
-	Upstream      string `protobuf:"bytes,18,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Upstream string `protobuf:"bytes,18,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// How long the decision token is valid from the time of the record on, where the
+	// call carries one: a receipt has no other place for it.
+	TokenLifetime *durationpb.Duration `protobuf:"bytes,19,opt,name=token_lifetime,json=tokenLifetime,proto3" json:"token_lifetime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +679,13 @@ func (x *DecisionRecord) GetUpstream() string {
 		return x.Upstream
 	}
 	return ""
+}
+
+func (x *DecisionRecord) GetTokenLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.TokenLifetime
+	}
+	return nil
 }
 
 // OutcomeRecord is the body of a RECORD_KIND_OUTCOME: what happened after an ALLOW.
@@ -1133,7 +1143,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"Commitment\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12\x1f\n" +
-	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xdd\x06\n" +
+	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xad\a\n" +
 	"\x0eDecisionRecord\x126\n" +
 	"\asurface\x18\x01 \x01(\x0e2\x10.writ.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x120\n" +
@@ -1158,7 +1168,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"durability\x18\x10 \x01(\x0e2\x13.writ.v1.DurabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
 	"durability\x12+\n" +
 	"\ftrace_parent\x18\x11 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vtraceParent\x12#\n" +
-	"\bupstream\x18\x12 \x01(\tB\a\xbaH\x04r\x02\x18@R\bupstream\"\x8b\x04\n" +
+	"\bupstream\x18\x12 \x01(\tB\a\xbaH\x04r\x02\x18@R\bupstream\x12N\n" +
+	"\x0etoken_lifetime\x18\x13 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\rtokenLifetime\"\x8b\x04\n" +
 	"\rOutcomeRecord\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.writ.v1.OutcomeStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +
@@ -1258,8 +1269,8 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(*Facts)(nil),               // 14: writ.v1.Facts
 	(*Decision)(nil),            // 15: writ.v1.Decision
 	(Durability)(0),             // 16: writ.v1.Durability
-	(Reason)(0),                 // 17: writ.v1.Reason
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(Reason)(0),                 // 18: writ.v1.Reason
 	(*Reserve)(nil),             // 19: writ.v1.Reserve
 	(SandboxTier)(0),            // 20: writ.v1.SandboxTier
 }
@@ -1273,16 +1284,17 @@ var file_writ_v1_record_proto_depIdxs = []int32{
 	15, // 6: writ.v1.DecisionRecord.decision:type_name -> writ.v1.Decision
 	2,  // 7: writ.v1.DecisionRecord.origin:type_name -> writ.v1.DecisionOrigin
 	16, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
-	3,  // 9: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
-	17, // 10: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
-	18, // 11: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
-	19, // 12: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
-	20, // 13: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
+	3,  // 10: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
+	18, // 11: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
+	17, // 12: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
+	19, // 13: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
+	20, // 14: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
