@@ -115,7 +115,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.list("roles", d.GetPrincipal().GetRoles())
 	s.line("tenant", d.GetPrincipal().GetTenant())
 	s.line("approval id", d.GetApprovalId())
-	s.line("earlier decision", hexOf(d.GetEarlierDecisionId()))
+	s.line("earlier decision", labelled("", d.GetEarlierDecisionId()))
 	s.json("arguments", d.GetArguments())
 	s.commitments(v.record)
 	s.checks(d.GetDecision().GetChecks())
@@ -123,10 +123,10 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.facts(d.GetFacts())
 	s.claims(d.GetEnvelope())
 	s.title(" digests")
-	s.line("identity", digest(d.GetIdentity()))
+	s.line("identity", mac(d.GetIdentity()))
 	s.line("schema", digest(d.GetSchemaDigest()))
 	s.line("bundle", digest(v.record.GetBundleDigest()))
-	s.line("input", digest(d.GetInputDigest()))
+	s.line("input", mac(d.GetInputDigest()))
 	s.line("request", digest(d.GetRequestDigest()))
 	s.line("idempotency key", digest(d.GetIdempotencyDigest()))
 	s.title(" record")
@@ -174,6 +174,9 @@ func (s *sheet) checks(checks []*writv1.Check) {
 
 // todo writes the obligations and effects of a decision.
 func (s *sheet) todo(d *writv1.Decision) {
+	if len(d.GetObligations())+len(d.GetEffects()) > 0 {
+		s.title(" with an ALLOW")
+	}
 	for _, o := range d.GetObligations() {
 		redact := o.GetRedactResponse()
 		s.line("obligation", "redact "+redact.GetPath()+" ("+name(redact.GetSensitivity(), "SENSITIVITY_")+")")
@@ -208,7 +211,7 @@ func (s *sheet) claims(e *writv1.Envelope) {
 	if e == nil {
 		return
 	}
-	s.title(" claims of the planner, none of which was believed")
+	s.title(" claims of the planner, never a reason to allow")
 	s.line("request id", e.GetRequestId())
 	s.line("session", e.GetSession())
 	s.line("workflow", e.GetWorkflow())
@@ -251,7 +254,7 @@ func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
 	for _, r := range o.GetGivenBack() {
 		s.reserve("given back", r)
 	}
-	s.line("result digest", digest(o.GetResultDigest()))
+	s.line("result digest", mac(o.GetResultDigest()))
 	s.title(" record")
 }
 
@@ -265,11 +268,4 @@ func (s *sheet) place(v view) {
 	if at := v.stored.GetReceiveTime(); at.IsValid() {
 		s.line("stored", at.AsTime().UTC().Format(timeForm))
 	}
-}
-
-func hexOf(b []byte) string {
-	if len(b) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%x", b)
 }

@@ -5,7 +5,6 @@ package query
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -89,12 +88,16 @@ func name(value interface{ String() string }, prefix string) string {
 	return out
 }
 
-// digest is a SHA-256 or HMAC as it is printed.
-func digest(b []byte) string {
+// digest is a SHA-256 as it is printed, and mac an HMAC.
+func digest(b []byte) string { return labelled("sha256:", b) }
+
+func mac(b []byte) string { return labelled("hmac-sha256:", b) }
+
+func labelled(label string, b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("sha256:%x", b)
+	return label + hex.EncodeToString(b)
 }
 
 // principal is who is named in a line: the user, or else the workload.
