@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -168,31 +167,4 @@ func open(t testing.TB, dir string) *store.Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
-}
-
-func BenchmarkPut(b *testing.B) {
-	var entries []ledger.Entry
-	for i := range b.N {
-		for j := range 128 {
-			entries = append(entries, decision(i*128+j), outcome(i*128+j))
-		}
-	}
-	src := newSource(b, 256, entries...)
-	s := open(b, b.TempDir())
-	held := stream.Holding{Origin: src.origin}
-	accepted := make([]stream.Accepted, len(src.bundles))
-	for i, bundle := range src.bundles {
-		accepted[i] = src.accept(b, held, bundle)
-		held = accepted[i].Holding
-	}
-	held = stream.Holding{Origin: src.origin}
-	b.ResetTimer()
-	start := time.Now()
-	for _, a := range accepted {
-		if err := s.Put(b.Context(), held, a, src.vkey); err != nil {
-			b.Fatal(err)
-		}
-		held = a.Holding
-	}
-	b.ReportMetric(float64(len(entries))/time.Since(start).Seconds(), "records/s")
 }

@@ -52,7 +52,8 @@ type verification struct {
 	db     *sql.DB
 	keys   map[string]note.Verifier
 	report *Report
-	end    int64 // the sequence is verified below it; what is stored meanwhile is not
+	find   *sql.Stmt // storedSubject
+	end    int64     // the sequence is verified below it; what is stored meanwhile is not
 }
 
 // heldLedger is the row of a ledger.
@@ -67,6 +68,10 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if v.find, err = v.db.PrepareContext(ctx, storedSubject); err != nil {
+		return err
+	}
+	defer v.find.Close() //nolint:errcheck // nothing was written
 	for _, check := range []func(context.Context) error{v.integrity, v.schema, v.tiles, v.counts} {
 		// What cannot be read is damage like any other, and ends only this check.
 		if err := check(ctx); err != nil {
@@ -98,9 +103,14 @@ func (v *verification) snapshot(ctx context.Context) ([]heldLedger, error) {
 		return nil, err
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing was written
-	err = tx.QueryRowContext(ctx, `SELECT coalesce((SELECT seq + count FROM bundles ORDER BY seq DESC LIMIT 1), 1)`).Scan(&v.end)
+	var last int64
+	err = tx.QueryRowContext(ctx, `SELECT coalesce((SELECT seq + count FROM bundles ORDER BY seq DESC LIMIT 1), 1),
+		max(coalesce((SELECT max(seq) FROM records), 0), coalesce((SELECT max(seq) FROM payloads), 0))`).Scan(&v.end, &last)
 	if err != nil {
 		return nil, err
+	}
+	if last >= v.end {
+		v.damage("rows up to %d of the sequence, which ends before %d", last, v.end)
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT id, size, epoch, origin, vkey, root, hashes, head FROM ledgers ORDER BY origin`)
 	if err != nil {
@@ -197,8 +207,7 @@ func (v *verification) counts(ctx context.Context) error {
 	for _, c := range []struct {
 		what, query string
 	}{
-		{"index rows without a bundle", `SELECT count(*) FROM records AS r WHERE seq < ?1 AND NOT EXISTS
-			(SELECT 1 FROM bundles AS b WHERE b.seq = (SELECT max(seq) FROM bundles WHERE seq <= r.seq) AND r.seq < b.seq + b.count)`},
+		{"index rows more than there are records", `SELECT max(count(*) - (?1 - 1), 0) FROM records WHERE seq < ?1`},
 		{"records without a bundle", `SELECT count(*) FROM payloads AS p WHERE seq < ?1 AND NOT EXISTS (SELECT 1 FROM bundles AS b WHERE b.seq = p.seq)`},
 		{"bundles without a ledger", `SELECT count(*) FROM bundles AS b WHERE seq < ?1 AND NOT EXISTS (SELECT 1 FROM ledgers AS l WHERE l.id = b.ledger)`},
 	} {

@@ -80,39 +80,42 @@ func TestVerifyNamesTheFirstRecordThatIsBad(t *testing.T) {
 		index           uint64 // of the first ledger
 		what            string // of its fault; none where there is only damage
 		damage          string
-		other           string // of the second ledger's fault
+		other           string // the second ledger's fault
+		otherIndex      uint64
 	}{
-		{"a bundle is deleted", "DELETE FROM payloads WHERE seq = 9; DELETE FROM bundles WHERE seq = 9", 4, "the next bundle begins at 8", "stands at 13", ""},
-		{"a bundle is deleted with its index", "DELETE FROM payloads WHERE seq = 9; DELETE FROM bundles WHERE seq = 9; DELETE FROM records WHERE seq BETWEEN 9 AND 12", 4, "the next bundle begins at 8", "stands at 13", ""},
-		{"the records of a bundle are deleted", "DELETE FROM payloads WHERE seq = 9", 4, "are not there", "", ""},
-		{"an index row is deleted", "DELETE FROM records WHERE seq = 11", 6, "not in the index", "", ""},
-		{"two index rows are swapped", "UPDATE records SET seq = -1 WHERE seq = 10; UPDATE records SET seq = 10 WHERE seq = 12; UPDATE records SET seq = 12 WHERE seq = -1", 5, "the index says something else", "", ""},
-		{"an index row says another tool", "UPDATE records SET tool = 'x' WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an outcome's row says another tool", "UPDATE records SET tool = 'x' WHERE seq = 3", 2, "the index says something else", "", ""},
-		{"an index row says no verdict", "UPDATE records SET verdict = NULL WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an index row says another decision", "UPDATE records SET decision_id = zeroblob(16) WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an index row says another tenant", "UPDATE records SET tenant = 'x' WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an index row says another user", "UPDATE records SET user = 'x' WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an index row says another time", "UPDATE records SET time = time + 1 WHERE seq = 4", 3, "the index says something else", "", ""},
-		{"an index row says another ledger", "UPDATE records SET ledger = " + second + " WHERE seq = 4", 3, "the index says something else", "", "22 rows of the index for 21"},
-		{"a bundle says another time", "UPDATE bundles SET end_time = end_time + 1 WHERE seq = 9", 4, "another time", "", ""},
-		{"a bundle says more records", "UPDATE bundles SET count = 5 WHERE seq = 9", 8, "4 records in a bundle of 5", "stands at 13", ""},
-		{"a head is that of the bundle before", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 1) WHERE seq = 9", 8, "size 4, want size 8", "", ""},
-		{"a head is another ledger's", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 13) WHERE seq = 9", 8, "not a signed head", "", ""},
-		{"a head is cut", "UPDATE payloads SET head = substr(head, 1, length(head) - 1) WHERE seq = 9", 8, "not a signed head", "", ""},
-		{"a kept leaf is changed", "UPDATE payloads SET leaves = CAST(substr(leaves, 1, 64) || zeroblob(32) || substr(leaves, 97) AS BLOB) WHERE seq = 9", 6, "its leaf is not the one kept", "", ""},
-		{"the records of two bundles are swapped", "UPDATE payloads SET records = (SELECT records FROM payloads WHERE seq = 13) WHERE seq = 9", 4, "another ledger", "", ""},
-		{"the key is another ledger's", "UPDATE ledgers SET vkey = (SELECT vkey FROM ledgers WHERE id = " + second + ") WHERE id = " + first, 0, "the verifier key is that of", "", ""},
-		{"the size is smaller", "UPDATE ledgers SET size = 20 WHERE id = " + first, 21, "21 records are there, 20 are said to be held", "", ""},
-		{"the root is another", "UPDATE ledgers SET root = zeroblob(32) WHERE id = " + first, 21, "the tree that is said to be held", "", ""},
-		{"the compact range is another", "UPDATE ledgers SET hashes = zeroblob(length(hashes)) WHERE id = " + first, 21, "the tree that is said to be held", "", ""},
-		{"the newest head is an older one", "UPDATE ledgers SET head = (SELECT head FROM payloads WHERE seq = 9) WHERE id = " + first, 21, "the head or the epoch", "", ""},
-		{"the epoch is another", "UPDATE ledgers SET epoch = 9 WHERE id = " + first, 21, "the head or the epoch", "", ""},
-		{"an index row belongs to no record", "INSERT INTO records SELECT -7, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4", 21, "22 rows of the index for 21", "1 index rows without a bundle", ""},
-		{"the ledger is deleted", "DELETE FROM ledgers WHERE id = " + first, 0, "", "bundles without a ledger", ""},
-		{"a table is added", "CREATE TABLE more (x)", 0, "", "the schema is not", ""},
-		{"a trigger is added", "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM findings;END", 0, "", "the schema is not", ""},
-		{"an index is dropped", "DROP INDEX records_tool", 0, "", "the schema is not", ""},
+		{"a bundle is deleted", "DELETE FROM payloads WHERE seq = 9; DELETE FROM bundles WHERE seq = 9", 4, "the next bundle begins at 8", "stands at 13", "", 0},
+		{"a bundle is deleted with its index", "DELETE FROM payloads WHERE seq = 9; DELETE FROM bundles WHERE seq = 9; DELETE FROM records WHERE seq BETWEEN 9 AND 12", 4, "the next bundle begins at 8", "stands at 13", "", 0},
+		{"the records of a bundle are deleted", "DELETE FROM payloads WHERE seq = 9", 4, "are not there", "", "", 0},
+		{"an index row is deleted", "DELETE FROM records WHERE seq = 11", 6, "not in the index", "", "", 0},
+		{"two index rows are swapped", "UPDATE records SET seq = -1 WHERE seq = 10; UPDATE records SET seq = 10 WHERE seq = 12; UPDATE records SET seq = 12 WHERE seq = -1", 5, "the index says something else", "", "", 0},
+		{"an index row says another tool", "UPDATE records SET tool = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an outcome's row says another tool", "UPDATE records SET tool = 'x' WHERE seq = 3", 2, "the index says something else", "", "", 0},
+		{"an index row says no verdict", "UPDATE records SET verdict = NULL WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another decision", "UPDATE records SET decision_id = zeroblob(16) WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another tenant", "UPDATE records SET tenant = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another user", "UPDATE records SET user = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another time", "UPDATE records SET time = time + 1 WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another ledger", "UPDATE records SET ledger = " + second + " WHERE seq = 4", 3, "the index says something else", "", "22 rows of the index for 21", 21},
+		{"a bundle says another time", "UPDATE bundles SET end_time = end_time + 1 WHERE seq = 9", 4, "another time", "", "", 0},
+		{"a bundle says more records", "UPDATE bundles SET count = 5 WHERE seq = 9", 8, "4 records in a bundle of 5", "stands at 13", "", 0},
+		{"a head is that of the bundle before", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 1) WHERE seq = 9", 8, "size 4, want size 8", "", "", 0},
+		{"a head is another ledger's", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 13) WHERE seq = 9", 8, "not a signed head", "", "", 0},
+		{"a head is cut", "UPDATE payloads SET head = substr(head, 1, length(head) - 1) WHERE seq = 9", 8, "not a signed head", "", "", 0},
+		{"a kept leaf is changed", "UPDATE payloads SET leaves = CAST(substr(leaves, 1, 64) || zeroblob(32) || substr(leaves, 97) AS BLOB) WHERE seq = 9", 6, "its leaf is not the one kept", "", "", 0},
+		{"the records of two bundles are swapped", "UPDATE payloads SET records = (SELECT records FROM payloads WHERE seq = 13) WHERE seq = 9", 4, "another ledger", "", "", 0},
+		{"the key is another ledger's", "UPDATE ledgers SET vkey = (SELECT vkey FROM ledgers WHERE id = " + second + ") WHERE id = " + first, 0, "the verifier key is that of", "", "", 0},
+		{"the size is smaller", "UPDATE ledgers SET size = 20 WHERE id = " + first, 21, "21 records are there, 20 are said to be held", "", "", 0},
+		{"the root is another", "UPDATE ledgers SET root = zeroblob(32) WHERE id = " + first, 21, "the tree that is said to be held", "", "", 0},
+		{"the compact range is another", "UPDATE ledgers SET hashes = zeroblob(length(hashes)) WHERE id = " + first, 21, "the tree that is said to be held", "", "", 0},
+		{"the newest head is an older one", "UPDATE ledgers SET head = (SELECT head FROM payloads WHERE seq = 9) WHERE id = " + first, 21, "the head or the epoch", "", "", 0},
+		{"the epoch is another", "UPDATE ledgers SET epoch = 9 WHERE id = " + first, 21, "the head or the epoch", "", "", 0},
+		{"an index row belongs to no record", "INSERT INTO records SELECT -7, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4", 21, "22 rows of the index for 21", "1 index rows more than", "", 0},
+		{"an index row lies beyond the end", "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4", 0, "", "rows up to 99 of the sequence", "", 0},
+		{"the last bundle is deleted", "DELETE FROM payloads WHERE seq = 42; DELETE FROM bundles WHERE seq = 42; DELETE FROM records WHERE seq = 42", 0, "", "", "20 records are there, 21 are said to be held", 20},
+		{"the ledger is deleted", "DELETE FROM ledgers WHERE id = " + first, 0, "", "bundles without a ledger", "", 0},
+		{"a table is added", "CREATE TABLE more (x)", 0, "", "the schema is not", "", 0},
+		{"a trigger is added", "CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM findings;END", 0, "", "the schema is not", "", 0},
+		{"an index is dropped", "DROP INDEX records_tool", 0, "", "the schema is not", "", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,7 +129,7 @@ func TestVerifyNamesTheFirstRecordThatIsBad(t *testing.T) {
 				t.Fatal("it verifies")
 			}
 			expectFault(t, report, one.origin, tc.index, tc.what)
-			expectFault(t, report, two.origin, 21, tc.other)
+			expectFault(t, report, two.origin, tc.otherIndex, tc.other)
 			if damage := strings.Join(report.Damage, "\n"); tc.damage != "" && !strings.Contains(damage, tc.damage) || tc.damage == "" && damage != "" {
 				t.Errorf("the damage is %q, want %q", damage, tc.damage)
 			}
@@ -171,7 +174,7 @@ func TestAByteFlippedInTheRecordsIsTracedToItsRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 150 {
+	for range 60 {
 		at, bit := rand.IntN(len(payload)), byte(1)<<rand.IntN(8)
 		flipped := bytes.Clone(payload)
 		flipped[at] ^= bit
@@ -231,7 +234,7 @@ func TestABitFlippedAnywhereInTheFileIsFoundOrChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	for range 150 {
+	for range 60 {
 		flipped := bytes.Clone(file)
 		at, bit := rand.IntN(len(file)), byte(1)<<rand.IntN(8)
 		flipped[at] ^= bit
@@ -247,7 +250,7 @@ func TestABitFlippedAnywhereInTheFileIsFoundOrChangesNothing(t *testing.T) {
 			t.Errorf("bit %02x of byte %d: it verifies, and says something else: %v", bit, at, err)
 		}
 	}
-	t.Logf("%d of 150 are found, the others change nothing", found)
+	t.Logf("%d of 60 are found, the others change nothing", found)
 	if found == 0 {
 		t.Error("none is found")
 	}

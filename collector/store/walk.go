@@ -133,12 +133,12 @@ func (w *walk) bundle(ctx context.Context) (*keptBundle, error) {
 // by the records. The first record that any of these says is bad is the fault.
 func (w *walk) verify(ctx context.Context, b *keptBundle) error {
 	decoded, fault := w.read(b)
-	tree, err := w.grow(b)
+	tree, err := w.grow(leavesOf(b.records))
 	if err != nil {
 		return err
 	}
-	if fault == nil {
-		fault = w.covered(b, tree)
+	if f, exact := w.covered(b, tree); f != nil && (fault == nil || exact && f.Index < fault.Index) {
+		fault = f
 	}
 	if err := w.indexed(ctx, b, decoded); err != nil {
 		var bad *Fault
@@ -182,12 +182,8 @@ func (w *walk) read(b *keptBundle) ([]*writv1.Record, *Fault) {
 	return out, nil
 }
 
-// grow is the tree with the records of a bundle.
-func (w *walk) grow(b *keptBundle) (*compact.Range, error) {
-	return w.growLeaves(leavesOf(b.records))
-}
-
-func (w *walk) growLeaves(leaves []byte) (*compact.Range, error) {
+// grow is the tree with more leaves.
+func (w *walk) grow(leaves []byte) (*compact.Range, error) {
 	tree, err := ranges.NewRange(0, w.tree.End(), slices.Clone(w.tree.Hashes()))
 	if err != nil {
 		return nil, err
@@ -201,30 +197,34 @@ func (w *walk) growLeaves(leaves []byte) (*compact.Range, error) {
 }
 
 // covered says whether the head of a bundle is signed, and is over the tree. Where it
-// is not, the leaves that were kept tell which record it is.
-func (w *walk) covered(b *keptBundle, tree *compact.Range) *Fault {
+// is not, the leaves that were kept tell, if they are what it is over, exactly which
+// record is bad.
+func (w *walk) covered(b *keptBundle, tree *compact.Range) (f *Fault, exact bool) {
 	fault := func(index uint64, format string, args ...any) *Fault {
 		return &Fault{Origin: w.held.origin, Index: index, What: fmt.Errorf(format, args...)}
 	}
+	end := w.next() + uint64(b.count) //nolint:gosec // a count
 	head, err := ledger.OpenHead(b.head, w.key)
 	if err != nil {
-		return fault(tree.End(), "the head of size %d: %w", tree.End(), err)
+		return fault(end, "the head of size %d: %w", end, err), false
 	}
-	if head.Origin != w.held.origin || head.Size != tree.End() {
-		return fault(tree.End(), "%w: it is of %q and size %d, want size %d", ledger.ErrHead, head.Origin, head.Size, tree.End())
+	if head.Origin != w.held.origin || head.Size != end {
+		return fault(end, "%w: it is of %q and size %d, want size %d", ledger.ErrHead, head.Origin, head.Size, end), false
 	}
 	leaves := leavesOf(b.records)
 	bad := w.next() + uint64(firstDifference(leaves, b.leaves)) //nolint:gosec // an index
 	switch {
-	case gives(tree, head.Root) && bytes.Equal(leaves, b.leaves):
-		return nil
-	case gives(tree, head.Root):
-		return fault(bad, "%w: its leaf is not the one kept", ErrCorrupt)
+	case gives(tree, head) && bytes.Equal(leaves, b.leaves):
+		return nil, false
+	case gives(tree, head):
+		return fault(bad, "%w: its leaf is not the one kept", ErrCorrupt), true
+	case len(b.leaves) != int(b.count)*32:
+	default:
+		if kept, err := w.grow(b.leaves); err == nil && gives(kept, head) {
+			return fault(bad, "%w: its bytes are not those that the head of size %d signs", ledger.ErrRecord, end), true
+		}
 	}
-	if kept, err := w.growLeaves(b.leaves[:len(b.leaves)/32*32]); err == nil && gives(kept, head.Root) && bad < tree.End() {
-		return fault(bad, "%w: its bytes are not those that the head of size %d signs", ledger.ErrRecord, head.Size)
-	}
-	return fault(w.next(), "%w: the records from here to %d do not give the tree that is signed", ledger.ErrHead, tree.End())
+	return fault(w.next(), "%w: the records from here to %d do not give the tree that is signed", ledger.ErrHead, end), false
 }
 
 // firstDifference is the number of the first leaf that differs.
@@ -236,9 +236,10 @@ func firstDifference(a, b []byte) int {
 	return n / 32
 }
 
-func gives(tree *compact.Range, root [32]byte) bool {
-	got, err := tree.GetRootHash(nil)
-	return err == nil && bytes.Equal(got, root[:])
+// gives says whether a tree is the one that a head is over.
+func gives(tree *compact.Range, head ledger.Head) bool {
+	root, err := tree.GetRootHash(nil)
+	return err == nil && tree.End() == head.Size && bytes.Equal(root, head.Root[:])
 }
 
 // indexed holds the index against the records that could be read.
@@ -249,7 +250,7 @@ func (w *walk) indexed(ctx context.Context, b *keptBundle, decoded []*writv1.Rec
 	}
 	seq := b.seq
 	find := func(ctx context.Context, id string) (subject, bool, error) {
-		return scanSubject(w.db.QueryRowContext(ctx, storedSubject, []byte(id), w.held.id, seq))
+		return scanSubject(w.find.QueryRowContext(ctx, []byte(id), w.held.id, seq))
 	}
 	var start, end int64
 	for i, r := range decoded {
