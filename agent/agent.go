@@ -31,6 +31,9 @@ type Options struct {
 	Ledger *ledger.Ledger
 	// State is the fold over the ledger's records.
 	State *State
+	// SnapshotDir is where [Agent.Compact] keeps its snapshot, and where State's came
+	// from: the ledger's directory. Empty: no snapshots, and nothing is pruned.
+	SnapshotDir string
 	// Keys are the tenants' keys.
 	Keys *Keys
 	// Command and Web run tools; nil means that such tools are refused.
@@ -101,6 +104,9 @@ type Agent struct {
 	open map[admissions.ID]*Admission
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
+
+	// compacted is the number of records that the snapshot covers. It is Compact's.
+	compacted uint64
 }
 
 // counts are the figures of heartbeats, since the start.
@@ -108,9 +114,9 @@ type counts struct {
 	received, allowed, denied, needsApproval atomic.Uint64
 }
 
-// New returns an agent. It writes the record of the start, the outcome UNKNOWN
-// of every admission that the crash or stop before left open, and the record of
-// the bundle.
+// New returns an agent. It refuses a state whose snapshot is not one of the ledger.
+// It writes the record of the start, the outcome UNKNOWN of every admission that the
+// crash or stop before left open, and the record of the bundle.
 func New(ctx context.Context, options Options) (*Agent, error) {
 	if options.Pins == nil {
 		options.Pins = unseen
@@ -121,6 +127,10 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		state:      options.State,
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
+		compacted:  options.State.size,
+	}
+	if err := options.State.checkLedger(options.Ledger); err != nil {
+		return nil, err
 	}
 	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start, a.ownDurability()); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)

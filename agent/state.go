@@ -21,6 +21,12 @@ type State struct {
 	mu         sync.Mutex
 	budgets    budgets.Machine
 	admissions *admissions.Machine
+	// next is the index of the record that Fold takes next.
+	next uint64
+	// origin, size and root are of the snapshot that the state began with, if any.
+	origin string
+	size   uint64
+	root   []byte
 }
 
 // NewState returns an empty state that keeps at most limit open admissions and
@@ -30,8 +36,16 @@ func NewState(limit int) *State {
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
-// ledger. A record that cannot be read is an error: the state would be wrong.
+// ledger, without gaps; those that the state's snapshot covers are passed over. A
+// record that cannot be read is an error: the state would be wrong.
 func (s *State) Fold(record *writv1.Record) error {
+	switch index := record.GetIndex(); {
+	case index < s.next:
+		return nil
+	case index > s.next:
+		return fmt.Errorf("fold record %d: the records from %d on are missing, and no snapshot covers them", index, s.next)
+	}
+	s.next++
 	switch record.GetKind() {
 	case writv1.RecordKind_RECORD_KIND_DECISION:
 		var body writv1.DecisionRecord

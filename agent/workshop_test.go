@@ -135,7 +135,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		t.Fatal(err)
 	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
-		Bundle: bundle, Ledger: w.ledger, State: state, Keys: keys, Command: options.craft,
+		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.craft,
 		Clock: time.Now, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},

@@ -86,7 +86,10 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	limits := p.config.GetLimits()
-	state := agent.NewState(int(or(limits.GetAdmissions(), 100_000)))
+	state, err := agent.LoadSnapshot(p.ledgerDir(), int(or(limits.GetAdmissions(), 100_000)))
+	if err != nil {
+		return err
+	}
 	keys, err := agent.OpenKeys(filepath.Join(data, "keys"))
 	if err != nil {
 		return err
@@ -111,7 +114,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		return err
 	}
 	options := agent.Options{
-		Bundle: bundle, Ledger: p.ledger, State: state, Keys: keys, Tokens: minter,
+		Bundle: bundle, Ledger: p.ledger, State: state, SnapshotDir: p.ledgerDir(), Keys: keys, Tokens: minter,
 		Pins: p.pin, Clock: time.Now, Random: rand.Reader,
 		Limits: agent.Limits{
 			JSON:          wire.LimitsOf(limits).Request,
@@ -153,6 +156,8 @@ func or[T comparable](value, otherwise T) T {
 	return value
 }
 
+func (p *parts) ledgerDir() string { return filepath.Join(p.config.GetDataDir(), "ledger") }
+
 func (p *parts) ledgerOptions(state *agent.State) ledger.Options {
 	config := p.config.GetLedger()
 	host, err := os.Hostname()
@@ -160,7 +165,7 @@ func (p *parts) ledgerOptions(state *agent.State) ledger.Options {
 		host = "localhost"
 	}
 	return ledger.Options{
-		Dir:          filepath.Join(p.config.GetDataDir(), "ledger"),
+		Dir:          p.ledgerDir(),
 		Origin:       or(config.GetOrigin(), "writ.local/agent/"+host),
 		MaxBytes:     int64(min(config.GetMaxBytes(), 1<<40)),
 		SegmentBytes: int64(min(config.GetSegmentBytes(), 1<<30)),

@@ -45,6 +45,7 @@ func (p *parts) serve(ctx context.Context) error {
 	group.Go(func() error { return face.GRPC().Serve(listener) })
 	group.Go(func() error { face.Tend(ctx); return nil })
 	group.Go(func() error { p.tend(ctx); return nil })
+	group.Go(func() error { p.compact(ctx); return nil })
 	group.Go(func() error { p.reload(ctx); return nil })
 	if p.watcher != nil {
 		group.Go(func() error { p.watcher.Run(ctx); return nil })
@@ -80,6 +81,28 @@ func (p *parts) tend(ctx context.Context) {
 		every.Heartbeat = beat.AsDuration()
 	}
 	p.agent.Tend(ctx, every)
+}
+
+// compactEvery is the time between looks whether the ledger can be made shorter.
+const compactEvery = 10 * time.Second
+
+func (p *parts) compact(ctx context.Context) {
+	ticker := time.NewTicker(compactEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		segments, err := p.agent.Compact(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.log.ErrorContext(ctx, "the ledger was not made shorter", "error", err)
+		}
+		if segments > 0 {
+			p.log.InfoContext(ctx, "the collector has these records, and the snapshot their effect: pruned", "segments", segments)
+		}
+	}
 }
 
 // planners is the part of the planners' server that serve needs.

@@ -101,6 +101,8 @@ type Machine struct {
 	// forgetting costs what is forgotten.
 	order   []Digest
 	results results
+	// newest is the time of the newest decision.
+	newest time.Time
 }
 
 // New returns an empty machine that keeps at most limit keys and limit open
@@ -125,7 +127,7 @@ func (m *Machine) Earlier(key Digest, now time.Time) (*Held, bool) {
 // giving up its lock since, that Earlier finds nothing for the key, unless the
 // tool is one that may be released again.
 func (m *Machine) Take(claim Claim) error {
-	m.forget(claim.Time)
+	m.Advance(claim.Time)
 	if len(m.open) >= m.limit || len(m.keys) >= m.limit {
 		return ErrFull
 	}

@@ -12,6 +12,8 @@ package budgets
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -55,6 +57,10 @@ func id(budget string, dimension writv1.Dimension, scope []string) string {
 
 // balance is what one key has taken in one window.
 type balance struct {
+	budget    string
+	scope     []string
+	dimension writv1.Dimension
+
 	start time.Time
 	taken int64
 	// version counts changes, so that a reader can tell whether what it read
@@ -129,7 +135,7 @@ func (m *Machine) add(reserve *writv1.Reserve, amount int64) {
 	start := reserve.GetWindowStart().AsTime()
 	held, ok := m.balances[name]
 	if !ok {
-		held = &balance{start: start}
+		held = &balance{budget: reserve.GetBudget(), scope: reserve.GetKey(), dimension: reserve.GetDimension(), start: start}
 		m.balances[name] = held
 	}
 	switch {
@@ -151,6 +157,27 @@ func (m *Machine) Forget(before time.Time) {
 			delete(m.balances, name)
 		}
 	}
+}
+
+// Balances returns every balance in a fixed order, those of which nothing is taken
+// too: their windows are closed to what comes late.
+func (m *Machine) Balances() []*writv1.Balance {
+	out := make([]*writv1.Balance, 0, len(m.balances))
+	for _, name := range slices.Sorted(maps.Keys(m.balances)) {
+		held := m.balances[name]
+		out = append(out, &writv1.Balance{
+			Budget: held.budget, Key: held.scope, Dimension: held.dimension,
+			WindowStart: timestamppb.New(held.start), Taken: held.taken,
+		})
+	}
+	return out
+}
+
+// Restore takes back one balance of [Machine.Balances].
+func (m *Machine) Restore(b *writv1.Balance) {
+	m.add(&writv1.Reserve{
+		Budget: b.GetBudget(), Key: b.GetKey(), Dimension: b.GetDimension(), WindowStart: b.GetWindowStart(),
+	}, b.GetTaken())
 }
 
 // Dump writes the state as lines in a fixed order, equal for equal states.

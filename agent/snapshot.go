@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/writ-dev/writ/ledger"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/admissions"
+)
+
+// SnapshotFile is the name of a snapshot in the directory of the ledger that it is of.
+const SnapshotFile = "state.snapshot"
+
+// maxPart bounds one part of a snapshot: an admission with its outcome, which came out
+// of two records.
+const maxPart = 1 << 20
+
+// ErrSnapshot says that a file is not a whole snapshot, or one of another ledger.
+var ErrSnapshot = errors.New("not a snapshot of this ledger's state")
+
+// SaveSnapshot writes the state into the directory, in place of the snapshot before, so
+// that there is always a whole one. The state MUST be the fold of the first records of
+// the ledger of that origin, whose tree has that root.
+//
+// The file is the parts of a [writv1.Snapshot], each after its length as a varint, and
+// the SHA-256 over all of that.
+func (s *State) SaveSnapshot(dir, origin string, root []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := filepath.Join(dir, SnapshotFile)
+	file, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the snapshot: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // closed below; here after an error
+	if err := s.writeSnapshot(file, origin, root); err != nil {
+		return fmt.Errorf("write the snapshot: %w", err)
+	}
+	if err := errors.Join(file.Sync(), file.Close(), os.Rename(name+".tmp", name)); err != nil {
+		return fmt.Errorf("write the snapshot: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in the directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	defer d.Close() //nolint:errcheck // read only
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writeSnapshot is called with mu held.
+func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error {
+	buffered, sum := bufio.NewWriter(file), sha256.New()
+	w := io.MultiWriter(buffered, sum)
+	held, newest := s.admissions.Held()
+	balances := s.budgets.Balances()
+	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
+		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
+		Admissions: uint64(len(held)), Balances: uint64(len(balances)),
+	}}}}
+	for _, h := range held {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
+	}
+	for _, b := range balances {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Balance{Balance: b}})
+	}
+	for _, part := range parts {
+		if _, err := protodelim.MarshalTo(w, part); err != nil {
+			return err
+		}
+	}
+	if _, err := buffered.Write(sum.Sum(nil)); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+func heldAdmission(h *admissions.Held) *writv1.HeldAdmission {
+	out := &writv1.HeldAdmission{
+		DecisionId: h.ID[:], Identity: h.Identity[:], Tenant: h.Tenant, Time: timestamppb.New(h.Time),
+		Reserved: h.Reserved, Outcome: h.Outcome,
+	}
+	if h.Key != (admissions.Digest{}) {
+		out.IdempotencyDigest = h.Key[:]
+	}
+	return out
+}
+
+// LoadSnapshot returns the state of the snapshot in the directory, or an empty one
+// where there is none; limit is that of [NewState]. [New] refuses a state whose
+// snapshot is not one of its ledger.
+func LoadSnapshot(dir string, limit int) (*State, error) {
+	s := NewState(limit)
+	file, err := os.Open(filepath.Join(dir, SnapshotFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the snapshot: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // read only
+	if err := s.readSnapshot(file); err != nil {
+		return nil, fmt.Errorf("read %s: %w: %w", file.Name(), ErrSnapshot, err)
+	}
+	return s, nil
+}
+
+// checkLedger says whether the state's snapshot, if it began with one, is of the
+// ledger, and the ledger at least as long as it was then.
+func (s *State) checkLedger(l *ledger.Ledger) error {
+	if s.origin == "" {
+		return nil
+	}
+	if s.origin != l.Origin() {
+		return fmt.Errorf("%w: it is of %s", ErrSnapshot, s.origin)
+	}
+	root, err := l.RootAt(s.size)
+	if err != nil {
+		return fmt.Errorf("%w: it covers %d records: %w", ErrSnapshot, s.size, err)
+	}
+	if !bytes.Equal(root, s.root) {
+		return fmt.Errorf("%w: another tree of %d records", ErrSnapshot, s.size)
+	}
+	return nil
+}
+
+func (s *State) readSnapshot(file io.Reader) error {
+	sum := sha256.New()
+	in := &summed{in: bufio.NewReader(file), sum: sum}
+	first, err := in.part()
+	if err != nil {
+		return err
+	}
+	header := first.GetHeader()
+	if header == nil {
+		return errors.New("it does not begin with its header")
+	}
+	for range header.GetAdmissions() {
+		if err := s.restoreAdmission(in); err != nil {
+			return err
+		}
+	}
+	s.admissions.Advance(header.GetNewestDecision().AsTime())
+	for range header.GetBalances() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		s.budgets.Restore(part.GetBalance())
+	}
+	want := sum.Sum(nil)
+	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("its digest is another")
+	}
+	s.next, s.size = header.GetSize(), header.GetSize()
+	s.origin, s.root = header.GetOrigin(), header.GetRoot()
+	return nil
+}
+
+func (s *State) restoreAdmission(in *summed) error {
+	part, err := in.part()
+	if err != nil {
+		return err
+	}
+	kept := part.GetAdmission()
+	if kept == nil {
+		return errors.New("an admission is missing")
+	}
+	held := &admissions.Held{Outcome: kept.GetOutcome(), Claim: admissions.Claim{
+		Tenant: kept.GetTenant(), Time: kept.GetTime().AsTime(), Reserved: kept.GetReserved(),
+	}}
+	copy(held.ID[:], kept.GetDecisionId())
+	copy(held.Key[:], kept.GetIdempotencyDigest())
+	copy(held.Identity[:], kept.GetIdentity())
+	return s.admissions.Restore(held)
+}
+
+// summed reads parts, and digests what it reads.
+type summed struct {
+	in  *bufio.Reader
+	sum io.Writer
+}
+
+func (r *summed) part() (*writv1.Snapshot, error) {
+	out := &writv1.Snapshot{}
+	if err := (protodelim.UnmarshalOptions{MaxSize: maxPart}).UnmarshalFrom(r, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Read digests what was read.
+func (r *summed) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	_, _ = r.sum.Write(p[:n])
+	return n, err
+}
+
+// ReadByte digests the byte that was read.
+func (r *summed) ReadByte() (byte, error) {
+	b, err := r.in.ReadByte()
+	if err == nil {
+		_, _ = r.sum.Write([]byte{b})
+	}
+	return b, err
+}

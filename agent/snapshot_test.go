@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	"github.com/writ-dev/writ/agent"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/proto/canonical"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+const keptAtOnce = 100_000
+
+// history draws records such as a ledger holds.
+func history(t *rapid.T) []*writv1.Record {
+	var records []*writv1.Record
+	var open [][]byte
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	add := func(kind writv1.RecordKind, id []byte, body proto.Message) {
+		text, err := canonical.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, &writv1.Record{Index: uint64(len(records)), Tenant: "acme", Kind: kind, DecisionId: id, Body: text})
+	}
+	for range rapid.IntRange(0, 60).Draw(t, "records") {
+		now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "hours")) * time.Hour)
+		if len(open) > 0 && rapid.Bool().Draw(t, "ends") {
+			at := rapid.IntRange(0, len(open)-1).Draw(t, "which")
+			add(writv1.RecordKind_RECORD_KIND_OUTCOME, open[at], outcomeDrawn(t))
+			open = append(open[:at], open[at+1:]...)
+			continue
+		}
+		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
+		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
+		open = append(open, id)
+	}
+	return records
+}
+
+func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
+	out := &writv1.DecisionRecord{
+		Identity: make([]byte, 32), Facts: &writv1.Facts{Time: timestamppb.New(now)},
+		Decision: &writv1.Decision{Verdict: writv1.Verdict_VERDICT_ALLOW},
+	}
+	if rapid.Bool().Draw(t, "keyed") {
+		out.IdempotencyDigest = binary.BigEndian.AppendUint64(make([]byte, 24), rapid.Uint64Range(1, 8).Draw(t, "key"))
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "reserves") {
+		out.Decision.Effects = append(out.Decision.Effects, &writv1.Effect{Effect: &writv1.Effect_Reserve{Reserve: reserveDrawn(t)}})
+	}
+	return out
+}
+
+func reserveDrawn(t *rapid.T) *writv1.Reserve {
+	return &writv1.Reserve{
+		Budget: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "budget"), Key: []string{rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user")},
+		Dimension: writv1.Dimension_DIMENSION_CALLS, Amount: rapid.Int64Range(1, 3).Draw(t, "amount"),
+		WindowStart: timestamppb.New(time.Date(2026, 11, rapid.IntRange(1, 3).Draw(t, "day"), 0, 0, 0, 0, time.UTC)),
+	}
+}
+
+func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {
+	out := &writv1.OutcomeRecord{State: rapid.SampledFrom([]writv1.OutcomeState{
+		writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED, writv1.OutcomeState_OUTCOME_STATE_FAILED, writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED,
+	}).Draw(t, "state")}
+	if out.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}
+	} else {
+		out.Result = []byte(`{"n":1}`)
+	}
+	return out
+}
+
+func foldAll(t *rapid.T, state *agent.State, records []*writv1.Record) {
+	for _, record := range records {
+		if err := state.Fold(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestASnapshotAndTheRecordsAfterItAreTheWholeFold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		records := history(t)
+		cut := rapid.IntRange(0, len(records)).Draw(t, "cut")
+		whole, early := agent.NewState(keptAtOnce), agent.NewState(keptAtOnce)
+		foldAll(t, whole, records)
+		foldAll(t, early, records[:cut])
+		if err := early.SaveSnapshot(dir, "origin", make([]byte, 32)); err != nil {
+			t.Fatal(err)
+		}
+		late, err := agent.LoadSnapshot(dir, keptAtOnce)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A ledger that was not pruned yet still gives the records that are covered.
+		foldAll(t, late, records[rapid.IntRange(0, cut).Draw(t, "pruned"):])
+		if diff := cmp.Diff(whole.Dump(), late.Dump()); diff != "" {
+			t.Fatalf("(-whole +snapshot and rest):\n%s", diff)
+		}
+		if diff := cmp.Diff(snapshotOf(t, whole), snapshotOf(t, late)); diff != "" {
+			t.Fatalf("the next snapshot (-whole +snapshot and rest):\n%s", diff)
+		}
+	})
+}
+
+// snapshotOf is what Dump leaves out too.
+func snapshotOf(t *rapid.T, state *agent.State) string {
+	dir, err := os.MkdirTemp("", "w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := state.SaveSnapshot(dir, "origin", make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, agent.SnapshotFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestASnapshotThatWasChangedIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		state := agent.NewState(keptAtOnce)
+		foldAll(t, state, history(t))
+		if err := state.SaveSnapshot(dir, "origin", make([]byte, 32)); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, agent.SnapshotFile)
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := rapid.IntRange(0, len(text)-1).Draw(t, "at")
+		if rapid.Bool().Draw(t, "cut") {
+			text = text[:at]
+		} else {
+			text[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "flip"))
+		}
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := agent.LoadSnapshot(dir, keptAtOnce); !errors.Is(err, agent.ErrSnapshot) {
+			t.Fatalf("err = %v, want ErrSnapshot", err)
+		}
+	})
+}
+
+func TestRecordsThatNoSnapshotCoversMayNotBeMissing(t *testing.T) {
+	t.Parallel()
+	if err := agent.NewState(keptAtOnce).Fold(&writv1.Record{Index: 1}); err == nil {
+		t.Error("a fold that begins with the second record is taken")
+	}
+}
+
+func TestACompactedLedgerGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	w := openWorkshop(t, workshopOptions{ledger: func(o *ledger.Options) { o.SegmentBytes = 1 << 20 }})
+	for range 6_000 {
+		admission := w.allow(request("workshop.send", "x"))
+		if err := admission.FinishLater(agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := w.allow(request("workshop.make", "open"))
+	if n, err := w.agent.Compact(t.Context()); n != 0 || err != nil {
+		t.Fatalf("Compact = %d, %v before anything is acknowledged", n, err)
+	}
+	w.acknowledge()
+	n, err := w.agent.Compact(t.Context())
+	if n == 0 || err != nil {
+		t.Fatalf("Compact = %d, %v", n, err)
+	}
+	status := w.ledger.Status()
+	if status.Oldest == 0 {
+		t.Fatalf("status = %+v, want the first segments gone", status)
+	}
+	if err := left.Finish(agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.agent.State().Dump()
+	after := w.reopened()
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("(-before the restart +after):\n%s", diff)
+	}
+}
+
+// acknowledge does what a collector's word does, for everything that was recorded.
+func (w *workshop) acknowledge() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	reader, err := w.ledger.Reader(0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for size := w.ledger.Status().Size; w.ledger.Status().Acknowledged < size; {
+		bundle, err := reader.Next(ctx, 1000, 1<<20)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.ledger.Acknowledge(bundle.Size, bundle.Root); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// reopened is the state that an agent has after a stop and a start.
+func (w *workshop) reopened() string {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, "ledger")
+	bundle := w.agent.Bundle()
+	if err := errors.Join(w.agent.Close(context.Background()), w.ledger.Close(nil)); err != nil {
+		w.t.Fatal(err)
+	}
+	state, err := agent.LoadSnapshot(dir, keptAtOnce)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.ledger, _, err = ledger.Open(ledger.Options{Dir: dir, FS: w.disk, OnRecord: state.Fold}); err != nil {
+		w.t.Fatal(err)
+	}
+	keys, err := agent.OpenKeys(filepath.Join(w.dir, "keys"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.agent, err = agent.New(w.t.Context(), agent.Options{
+		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: dir, Keys: keys, Clock: time.Now, Random: rand.Reader,
+		Floor: writv1.Durability_DURABILITY_PROCESS, Start: &writv1.StartRecord{Origin: w.ledger.Origin()}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return state.Dump()
+}
