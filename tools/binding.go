@@ -167,6 +167,16 @@ func (b *Binding) Method() string { return b.method }
 // that the path does not hold, or "" if there is none.
 func (b *Binding) Body() string { return b.body }
 
+// Template returns the segments of the path: the text of one that is literal, and ""
+// for one that holds a field.
+func (b *Binding) Template() []string {
+	template := make([]string, len(b.segments))
+	for i, s := range b.segments {
+		template[i] = s.literal
+	}
+	return template
+}
+
 // Match reports whether a request is a call of the tool, and what its path binds.
 // rawPath is the path as it was sent, without the query. A path that can be read
 // in two ways does not match: with an empty or dot segment, an encoded slash, a

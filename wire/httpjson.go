@@ -40,11 +40,14 @@ func readHTTP(route *Route, request *Request, call *Call, speaker *httpSpeaker) 
 	if strings.HasSuffix(request.Path, "?") {
 		return ambiguous("an empty query")
 	}
-	tool, bound := route.match(request.Method, path)
+	tool, bound := route.bound.match(request.Method, path)
 	if tool == nil {
 		return reasons.New(writv1.Reason_REASON_DECODE_METHOD_UNKNOWN, "", "no tool of this route has that method and path")
 	}
 	speaker.tool = tool
+	if refusal := misplaced(tool, params); refusal != nil {
+		return refusal
+	}
 	if refusal := readClaims(request, call); refusal != nil {
 		return refusal
 	}
@@ -58,14 +61,19 @@ func readHTTP(route *Route, request *Request, call *Call, speaker *httpSpeaker) 
 	return refusal
 }
 
-// match returns the tool of a method and path, and what the path binds.
-func (r *Route) match(method, path string) (*tools.Tool, []schemas.Param) {
-	for _, tool := range r.bound {
-		if params, ok := tool.HTTP.Match(method, path); ok {
-			return tool, params
+// misplaced refuses parameters of a query that speak of what the body holds: a
+// service may read either.
+func misplaced(tool *tools.Tool, query []schemas.Param) *reasons.Error {
+	body := tool.HTTP.Body()
+	if body == "*" && len(query) > 0 {
+		return ambiguous("a query beside a body that holds all fields")
+	}
+	for _, param := range query {
+		if field, _, _ := strings.Cut(param.Field, "."); body != "" && field == body {
+			return ambiguous("a field of the body in the query")
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // readClaims reads the envelope from its header.
@@ -126,7 +134,8 @@ func (s *httpSpeaker) deny(denial *Denial) *Response {
 	return problem(reasons.On(denial.Refusal.Reason).HTTP, denial)
 }
 
-// rewrite makes path, query and body again from the typed message.
+// rewrite makes path, query and body again from the typed message. One that has no
+// plain path or query is an error, and is not sent on.
 func (s *httpSpeaker) rewrite(canonical []byte, message protoreflect.Message) (*Sent, error) {
 	if message == nil {
 		read, err := s.tool.Request.Read(canonical, nil, s.route.limits.Request)
@@ -136,6 +145,9 @@ func (s *httpSpeaker) rewrite(canonical []byte, message protoreflect.Message) (*
 		message = read
 	}
 	method, path, query, body := s.tool.HTTP.Render(message)
+	if path == "" {
+		return nil, ambiguous("no request says the arguments in one way")
+	}
 	if query != "" {
 		path += "?" + query
 	}

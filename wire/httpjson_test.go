@@ -69,6 +69,12 @@ func order(path, body string, extra ...string) *wire.Request {
 	}
 }
 
+func put(path, body string) *wire.Request {
+	request := order(path, body)
+	request.Method = "PUT"
+	return request
+}
+
 func look(path string) *wire.Request {
 	return &wire.Request{Method: "GET", Path: path, Authority: "shop.internal", Scheme: "http"}
 }
@@ -141,6 +147,10 @@ func TestHTTPRefusesWhatItCannotReadInOneWay(t *testing.T) {
 		"a key without a value":            {look("/v1/shops/s1/orders/o1?whole"), path},
 		"an empty pair":                    {look("/v1/shops/s1/orders/o1?whole=true&"), path},
 		"a semicolon between pairs":        {look("/v1/shops/s1/orders/o1?whole=true;language=de"), path},
+		"a query beside a whole body":      {order(orders+"?count=1", `{"item":"x"}`), path},
+		"an unknown key beside one":        {order(orders+"?x=1", `{"item":"x"}`), path},
+		"the body's field in the query":    {put(orders+"?item=x", `"x"`), path},
+		"a part of it in the query":        {put(orders+"?item.x=x", `"x"`), path},
 		"an empty query":                   {look("/v1/shops/s1/orders/o1?"), path},
 		"too long a path":                  {look("/v1/shops/" + strings.Repeat("s", 9000) + "/orders/o1"), writv1.Reason_REASON_DECODE_TOO_LARGE},
 		"too many keys":                    {look("/v1/shops/s1/orders/o1?" + strings.Repeat("a=1&", 200) + "b=1"), writv1.Reason_REASON_DECODE_TOO_LARGE},

@@ -54,8 +54,8 @@ type Route struct {
 	limits   Limits
 	// named are the tools of an MCP upstream by the name under which it lists them.
 	named map[string]*tools.Tool
-	// bound are the tools of an HTTP upstream, by name.
-	bound []*tools.Tool
+	// bound are the tools of an HTTP upstream.
+	bound paths
 	// known are the names of all tools of the bundle.
 	known map[string]bool
 }
@@ -84,7 +84,7 @@ func newRoute(upstream *writv1.Upstream, all []*tools.Tool, known map[string]boo
 			route.named[mcp.GetTool()] = tool
 		}
 		if tool.HTTP != nil && tool.Options.GetWeb().GetUpstream() == upstream.GetName() {
-			route.bound = append(route.bound, tool)
+			route.bound.add(tool)
 		}
 	}
 	return route
