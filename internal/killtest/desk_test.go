@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -36,6 +37,24 @@ const (
 	startTimeout = 20 * time.Second
 )
 
+// The agents: as it is, and on a disk that is slow to write.
+const (
+	agentPlain = "writ"
+	agentSlow  = "writ-slow"
+)
+
+// slowWrite makes a write to the ledger take long before it begins. It is added to
+// the package when agentSlow is built.
+const slowWrite = `package ledger
+
+import "time"
+
+func (f osFile) Write(b []byte) (int, error) {
+	time.Sleep(5 * time.Millisecond)
+	return f.File.Write(b)
+}
+`
+
 // built is where the programs are, once somebody has asked for them.
 var built struct {
 	sync.Once
@@ -55,26 +74,46 @@ func TestMain(m *testing.M) {
 // program returns the path of one of the programs, built from this tree.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	built.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "w"); built.err != nil {
-			return
-		}
-		// A user without rights must be able to run them too.
-		if built.err = os.Chmod(built.dir, 0o755); built.err != nil {
-			return
-		}
-		build := exec.Command("go", "build", "-o", built.dir+"/", "./cmd/writ", "./examples/refunddesk/payments")
-		build.Dir = module
-		// The programs are built plain, whatever the tests are built with.
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
-		if out, err := build.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("go build: %w\n%s", err, out)
-		}
-	})
+	built.Do(func() { built.err = build() })
 	if built.err != nil {
 		t.Fatal(built.err)
 	}
 	return filepath.Join(built.dir, name)
+}
+
+// build builds the programs, plain, whatever the tests are built with.
+func build() (err error) {
+	if built.dir, err = os.MkdirTemp("", "w"); err != nil {
+		return err
+	}
+	// A user without rights must be able to run them too.
+	if err := os.Chmod(built.dir, 0o755); err != nil {
+		return err
+	}
+	root, err := filepath.Abs(module)
+	if err != nil {
+		return err
+	}
+	slow, overlay := filepath.Join(built.dir, "slow.go"), filepath.Join(built.dir, "overlay.json")
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, "ledger", "slow_write.go"): slow}})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.WriteFile(slow, []byte(slowWrite), 0o600), os.WriteFile(overlay, text, 0o600)); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"-o", built.dir + "/", "./cmd/writ", "./examples/refunddesk/payments"},
+		{"-o", filepath.Join(built.dir, agentSlow), "-overlay", overlay, "./cmd/writ"},
+	} {
+		build := exec.Command("go", append([]string{"build", "-trimpath"}, args...)...)
+		build.Dir = root
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	}
+	return nil
 }
 
 // desk is the refund desk: payments, Envoy, and an agent that is killed.
@@ -88,8 +127,9 @@ type desk struct {
 	// payments is the service, tap counts what reaches it.
 	payments *process
 	tap      *tap
-	// agent is the one that runs, nil when it was killed.
-	agent *process
+	// program is the agent's; agent is the one that runs, nil when it was killed.
+	program string
+	agent   *process
 	// clients are who calls; transport reaches Envoy.
 	clients   []*client
 	transport *http.Transport
@@ -252,7 +292,7 @@ func (d *desk) ledger() string { return filepath.Join(d.dir, "data", "ledger") }
 func (d *desk) startEnvoy() {
 	d.t.Helper()
 	var said, failed bytes.Buffer
-	bootstrap := exec.CommandContext(d.t.Context(), program(d.t, "writ"), "envoy", "bootstrap", "--config", d.configFile)
+	bootstrap := exec.CommandContext(d.t.Context(), program(d.t, agentPlain), "envoy", "bootstrap", "--config", d.configFile)
 	bootstrap.Stdout, bootstrap.Stderr = &said, &failed
 	if err := bootstrap.Run(); err != nil {
 		d.t.Fatalf("writ envoy bootstrap: %v\n%s", err, failed.String())
@@ -263,7 +303,7 @@ func (d *desk) startEnvoy() {
 // startAgent starts the agent on the data that the one before left.
 func (d *desk) startAgent() {
 	d.t.Helper()
-	d.agent = start(d.t, "agent", program(d.t, "writ"), "agent", "--config", d.configFile)
+	d.agent = start(d.t, "agent", program(d.t, d.program), "agent", "--config", d.configFile)
 }
 
 // awaitServing waits until a call gets through, and returns the calls it took.
@@ -271,7 +311,7 @@ func (d *desk) awaitServing() []*attempt {
 	d.t.Helper()
 	var made []*attempt
 	d.agent.await(d.t, func() bool {
-		probe := d.clients[0].read()
+		probe := d.clients[0].probe()
 		d.clients[0].send(d.t.Context(), probe)
 		made = append(made, probe)
 		return probe.succeeded()

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -96,39 +97,39 @@ type client struct {
 	number int
 	tenant string
 	token  string
-	// count is of the attempts so far. One goroutine at a time uses a client.
-	count int
+	// count is of the attempts so far.
+	count atomic.Int64
 }
 
 // next makes a call of the mix: 2 refunds, 1 of too much, 5 reads.
 func (c *client) next() *attempt {
-	switch (c.count + c.number) % 8 {
+	n := c.count.Add(1)
+	switch (n + int64(c.number)) % 8 {
 	case 0, 4:
-		return c.make(refund, 1+int64(c.count%100))
+		return c.make(n, refund, 1+n%100)
 	case 2:
-		return c.make(tooMuch, deniedMinor)
+		return c.make(n, tooMuch, deniedMinor)
 	default:
-		return c.read()
+		return c.make(n, read, 0)
 	}
 }
 
-func (c *client) read() *attempt { return c.make(read, 0) }
+// probe makes a read.
+func (c *client) probe() *attempt { return c.make(c.count.Add(1), read, 0) }
 
-func (c *client) make(kind kind, minor int64) *attempt {
-	a := &attempt{client: c, kind: kind, minor: minor, trace: c.trace()}
-	a.key = fmt.Sprintf("key-%d-%d", c.number, c.count)
-	return a
-}
-
-// trace makes a traceparent.
-func (c *client) trace() string {
-	c.count++
-	return fmt.Sprintf("00-%016x%016x-%016x-01", c.number+1, c.count, c.count)
+// make makes the client's nth attempt.
+func (c *client) make(n int64, kind kind, minor int64) *attempt {
+	return &attempt{
+		client: c, kind: kind, minor: minor, key: fmt.Sprintf("key-%d-%d", c.number, n),
+		trace: fmt.Sprintf("00-%016x%016x-%016x-01", c.number+1, n, n),
+	}
 }
 
 // retry makes the same call again, under the same idempotency key.
 func (a *attempt) retry() *attempt {
-	return &attempt{client: a.client, kind: a.kind, minor: a.minor, key: a.key, trace: a.client.trace(), quiet: true}
+	again := a.client.make(a.client.count.Add(1), a.kind, a.minor)
+	again.key = a.key
+	return again
 }
 
 func (c *client) request(ctx context.Context, a *attempt) (*http.Request, error) {
@@ -183,14 +184,16 @@ func (c *client) exchange(ctx context.Context, a *attempt) error {
 
 // load is calls that go on until they are told to stop.
 type load struct {
-	stop context.CancelFunc
-	wait sync.WaitGroup
-	made [clientCount][]*attempt
+	// answers gets a word for each answer of writ's, if somebody waits for one.
+	answers chan struct{}
+	stop    context.CancelFunc
+	wait    sync.WaitGroup
+	made    [clientCount][]*attempt
 }
 
 // startLoad has every client call, evenly apart.
 func (d *desk) startLoad() *load {
-	l := &load{}
+	l := &load{answers: make(chan struct{})}
 	ctx, stop := context.WithCancel(d.t.Context())
 	l.stop = stop
 	for i, c := range d.clients {
@@ -202,6 +205,12 @@ func (d *desk) startLoad() *load {
 				// A call that has begun is waited for, whatever becomes of it.
 				c.send(context.WithoutCancel(ctx), a)
 				l.made[i] = append(l.made[i], a)
+				if a.answered() {
+					select {
+					case l.answers <- struct{}{}:
+					default:
+					}
+				}
 				select {
 				case <-ctx.Done():
 					return

@@ -37,7 +37,7 @@ func TestTheAgentDoesNotStartWithoutALedgerThatItCanWrite(t *testing.T) {
 		},
 		"a ledger that is a file": {
 			func(t *testing.T, d *desk) { d.put(t, "data/ledger", 0o600) },
-			"open the ledger",
+			"not a directory",
 		},
 		"a ledger that may not be written": {
 			func(t *testing.T, d *desk) { d.put(t, "data/ledger", fs.ModeDir|0o500) },
@@ -138,7 +138,7 @@ func (d *desk) put(t *testing.T, name string, mode fs.FileMode) {
 // startUnprivileged starts the agent as a user that permissions bind.
 func (d *desk) startUnprivileged(t *testing.T) *process {
 	t.Helper()
-	command := exec.Command(program(t, "writ"), "agent", "--config", d.configFile)
+	command := exec.Command(program(t, agentPlain), "agent", "--config", d.configFile)
 	command.SysProcAttr = &syscall.SysProcAttr{}
 	if os.Getuid() == 0 {
 		command.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
