@@ -3,9 +3,9 @@
 // Command writ decides what an LLM-driven service may do, and proves it
 // afterwards.
 //
-// It runs as an agent beside a service ("writ agent"), and offline for whoever
-// writes or audits policy: "writ test", "writ decide", "writ tools", "writ
-// verify". Results go
+// It runs as an agent beside a service ("writ agent"), as the collector of agents'
+// records ("writ collector"), and offline for whoever writes or audits policy: "writ
+// test", "writ decide", "writ tools", "writ verify". Results go
 // to standard output, everything else to standard error. It exits with 0 for
 // yes, 1 for no (denied, invalid, not verified), 2 when it could not tell.
 package main
@@ -81,13 +81,15 @@ func newRoot() *cobra.Command {
 		Long: `writ decides what an LLM-driven service may do, and proves it afterwards.
 
 Beside a service it runs as the agent, an Envoy ext_authz and ext_proc filter and a
-gRPC API for planners. The other commands work offline on bundles and ledgers.`,
+gRPC API for planners; upstream, as the collector that verifies and keeps agents'
+records. The other commands work on bundles and records.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 	}
 	root.AddCommand(
 		newAgent(),
+		newCollector(),
 		newConfig(),
 		newDecide(),
 		newEnvoy(),

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/health"
@@ -55,7 +56,7 @@ func (p *parts) serve(ctx context.Context) error {
 		face.GRPC().Stop()
 		return err
 	}
-	if err := p.serveAdmin(ctx, group); err != nil {
+	if err := serveAdmin(ctx, group, p.config.GetListeners().GetAdmin(), p.registry, p.notReady); err != nil {
 		face.GRPC().Stop()
 		return err
 	}
@@ -150,8 +151,9 @@ func (p *parts) servePlanners(ctx context.Context, group *errgroup.Group) (plann
 	return server, nil
 }
 
-func (p *parts) serveAdmin(ctx context.Context, group *errgroup.Group) error {
-	address := p.config.GetListeners().GetAdmin()
+// serveAdmin serves /livez, /readyz and /metrics on the address, if there is one, until
+// ctx is done.
+func serveAdmin(ctx context.Context, group *errgroup.Group, address string, metrics prometheus.Gatherer, check func() error) error {
 	if address == "" {
 		return nil
 	}
@@ -160,9 +162,9 @@ func (p *parts) serveAdmin(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", ready(p.notReady))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /livez", ready(func() error { return nil }))
+	mux.HandleFunc("GET /readyz", ready(check))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -1000,8 +1000,8 @@ type CollectorConfig struct {
 	Tls *ServerTls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Agents whose ledgers are taken. Absent or empty: none.
 	Agents []*AgentKey `protobuf:"bytes,4,rep,name=agents,proto3" json:"agents,omitempty"`
-	// File of further agents' keys, one vkey a line. Read again when an unknown
-	// agent connects.
+	// File of further agents' keys, one vkey a line; lines that begin with # are
+	// passed over. Read again, at most once a second, when agents connect.
 	AgentsFile string `protobuf:"bytes,5,opt,name=agents_file,json=agentsFile,proto3" json:"agents_file,omitempty"`
 	// HTTP with /livez, /readyz and /metrics. Absent: none.
 	Admin         string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/writ-dev/writ/collector/store"
+	"github.com/writ-dev/writ/ledger/stream"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// MaxMessageBytes is how large a message of an agent may be: the credit that it is
+// given, which is more than one bundle takes, and the framing of its records.
+const MaxMessageBytes = stream.Credit + 1<<20
+
+// defaultPatience is how long an agent may take to say hello.
+const defaultPatience = 10 * time.Second
+
+// Store keeps what is taken. A *store.Store is one.
+type Store interface {
+	// Holding is what is held of a ledger.
+	Holding(ctx context.Context, origin string) (stream.Holding, error)
+	// Put stores what was accepted on top of a holding, durably.
+	Put(ctx context.Context, from stream.Holding, a stream.Accepted, vkey string) error
+	// AddFinding keeps what is wrong with a ledger.
+	AddFinding(ctx context.Context, f store.Finding) error
+}
+
+// Options configures a [Server].
+type Options struct {
+	// Store keeps what is taken. It MUST be set.
+	Store Store
+	// Keys knows the agents. It MUST be set.
+	Keys *Keys
+	// Signer signs acknowledgements. It MUST be set.
+	Signer note.Signer
+	// Patience is how long an agent may take to say hello. Default: 10 s.
+	Patience time.Duration
+	// Metrics counts; nil counts nothing.
+	Metrics *Metrics
+	// Log hears of findings and of what failed. Nil is silent.
+	Log *slog.Logger
+}
+
+// Server takes ledgers. It is safe for use by several goroutines.
+type Server struct {
+	writv1.UnimplementedLedgerServiceServer
+	options Options
+
+	mu sync.Mutex
+	// streams has what ends the stream of each ledger; guarded by mu.
+	streams map[string]*takeover
+}
+
+// takeover ends a stream, when another of the same ledger comes.
+type takeover struct {
+	end  context.CancelCauseFunc
+	done chan struct{}
+}
+
+var errTakenOver = status.Error(codes.Aborted, "another stream of this ledger has begun")
+
+// New returns a server.
+func New(o Options) *Server {
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{options: o, streams: make(map[string]*takeover)}
+}
+
+// Sync takes one ledger, until the agent goes away.
+func (s *Server) Sync(in grpc.BidiStreamingServer[writv1.SyncRequest, writv1.SyncResponse]) error {
+	ctx, end := context.WithCancelCause(in.Context())
+	defer end(nil)
+	requests := receive(ctx, in, end)
+	hello, err := s.hello(ctx, requests)
+	if err != nil {
+		return err
+	}
+	key, ok := s.options.Keys.Find(hello.GetOrigin())
+	if !ok {
+		s.options.Log.WarnContext(ctx, "an agent is not known", "origin", hello.GetOrigin())
+		return status.Errorf(codes.PermissionDenied,
+			"the collector does not know the ledger %q: add the agent's log.vkey to its agents or agents_file", hello.GetOrigin())
+	}
+	defer s.claim(hello.GetOrigin(), end)()
+	s.options.Metrics.begin()
+	defer s.options.Metrics.end()
+	intake := &intake{Server: s, stream: in, key: key, origin: hello.GetOrigin()}
+	if err := intake.begin(ctx, hello); err != nil {
+		return err
+	}
+	for {
+		request, err := next(ctx, requests)
+		if err != nil || request == nil {
+			return err
+		}
+		if err := intake.take(ctx, request); err != nil {
+			return err
+		}
+	}
+}
+
+// receive reads the stream into a channel, so that a silent agent can be left. The
+// channel is closed when the agent has said all; end is called with what broke it.
+func receive(ctx context.Context, in grpc.BidiStreamingServer[writv1.SyncRequest, writv1.SyncResponse], end context.CancelCauseFunc) <-chan *writv1.SyncRequest {
+	requests := make(chan *writv1.SyncRequest)
+	go func() {
+		defer close(requests)
+		for {
+			request, err := in.Recv()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				end(err)
+				return
+			}
+			select {
+			case requests <- request:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests
+}
+
+// next is the next request, nil when there are no more, or why the stream has ended.
+func next(ctx context.Context, requests <-chan *writv1.SyncRequest) (*writv1.SyncRequest, error) {
+	select {
+	case request, ok := <-requests:
+		if !ok && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return request, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (s *Server) hello(ctx context.Context, requests <-chan *writv1.SyncRequest) (*writv1.Hello, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.options.Patience, status.Error(codes.DeadlineExceeded, "no hello in time"))
+	defer cancel()
+	request, err := next(ctx, requests)
+	if err != nil {
+		return nil, err
+	}
+	hello := request.GetHello()
+	if hello == nil || hello.GetOrigin() == "" || len(hello.GetOrigin()) > 512 {
+		return nil, status.Error(codes.InvalidArgument, "the first message is not a hello with an origin")
+	}
+	return hello, nil
+}
+
+// claim makes this the one stream of the ledger: it ends the one before and waits until
+// that stores nothing any more. The result gives the claim back.
+func (s *Server) claim(origin string, end context.CancelCauseFunc) (release func()) {
+	mine := &takeover{end: end, done: make(chan struct{})}
+	s.mu.Lock()
+	before := s.streams[origin]
+	s.streams[origin] = mine
+	s.mu.Unlock()
+	if before != nil {
+		before.end(errTakenOver)
+		<-before.done
+	}
+	return func() {
+		s.mu.Lock()
+		if s.streams[origin] == mine {
+			delete(s.streams, origin)
+		}
+		s.mu.Unlock()
+		close(mine.done)
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/writ-dev/writ/collector/store"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/stream"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// intake is one stream of one ledger. It is for one goroutine.
+type intake struct {
+	*Server
+	stream   grpc.BidiStreamingServer[writv1.SyncRequest, writv1.SyncResponse]
+	origin   string
+	key      Key
+	held     stream.Holding
+	receiver *stream.Receiver
+}
+
+// begin answers the hello with what is held.
+func (i *intake) begin(ctx context.Context, hello *writv1.Hello) error {
+	var err error
+	if i.held, err = i.options.Store.Holding(ctx, i.origin); err != nil {
+		return i.failed(ctx, "read what is held", err)
+	}
+	i.receiver = stream.NewReceiver(i.held, i.key.Verifier)
+	welcome, err := i.receiver.Hello(hello)
+	if err != nil {
+		return i.refuse(ctx, err)
+	}
+	return i.stream.Send(&writv1.SyncResponse{Message: &writv1.SyncResponse_Welcome{Welcome: welcome}})
+}
+
+// take verifies, stores and acknowledges one bundle.
+func (i *intake) take(ctx context.Context, request *writv1.SyncRequest) error {
+	bundle := request.GetBundle()
+	if bundle == nil {
+		return status.Error(codes.InvalidArgument, "after the hello come bundles")
+	}
+	size := uint64(len(bundle.GetHead()))
+	for _, record := range bundle.GetRecords() {
+		size += uint64(len(record))
+	}
+	accepted, err := i.receiver.Feed(bundle)
+	if err != nil {
+		return i.refuse(ctx, err)
+	}
+	switch err := i.options.Store.Put(ctx, i.held, accepted, i.key.Text); {
+	case errors.Is(err, store.ErrConflict):
+		return status.Error(codes.Aborted, "the ledger was moved by another stream: connect again")
+	case errors.Is(err, store.ErrKey):
+		return i.refuse(ctx, &stream.Finding{Kind: stream.UnknownKey, Detail: "the ledger is held under another key", Head: bundle.GetHead(), Err: err})
+	case err != nil:
+		return i.failed(ctx, "store a bundle", err)
+	}
+	i.held = accepted.Holding
+	i.options.Metrics.stored(len(accepted.Records), size)
+	return i.acknowledge(ctx, size)
+}
+
+// acknowledge signs for what is held, and gives the credit back that it took.
+func (i *intake) acknowledge(ctx context.Context, credit uint64) error {
+	head := ledger.Head{Origin: i.origin, Size: i.held.Size, Root: [32]byte(i.held.Root)}
+	receipt, err := ledger.SignHead(head, i.options.Signer)
+	if err != nil {
+		return i.failed(ctx, "sign an acknowledgement", err)
+	}
+	return i.stream.Send(&writv1.SyncResponse{Message: &writv1.SyncResponse_Acknowledgement{
+		Acknowledgement: &writv1.Acknowledgement{Receipt: receipt, CreditBytes: credit},
+	}})
+}
+
+// failed ends the stream for a reason that is the collector's own, which the agent is
+// not told.
+func (i *intake) failed(ctx context.Context, doing string, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	i.options.Log.ErrorContext(ctx, "a ledger could not be taken", "origin", i.origin, "doing", doing, "error", err)
+	return status.Error(codes.Unavailable, "the collector cannot store records now; its log says why")
+}
+
+// codeOf is what an agent is answered to a finding. All of them are for a human to look
+// into; agents try again, at their longest interval.
+var codeOf = map[stream.FindingKind]codes.Code{
+	stream.Malformed:  codes.InvalidArgument,
+	stream.Foreign:    codes.PermissionDenied,
+	stream.UnknownKey: codes.PermissionDenied,
+	stream.Gap:        codes.FailedPrecondition,
+	stream.Rollback:   codes.FailedPrecondition,
+	stream.Fork:       codes.FailedPrecondition,
+}
+
+// refuse keeps what is wrong with a ledger, and ends the stream with it. Bytes that say
+// nothing about a ledger are counted, and not kept.
+func (i *intake) refuse(ctx context.Context, err error) error {
+	var found *stream.Finding
+	if !errors.As(err, &found) {
+		return i.failed(ctx, "verify", err)
+	}
+	i.options.Metrics.found(found.Kind)
+	i.options.Log.ErrorContext(ctx, "a ledger is not taken", "origin", i.origin, "finding", found.Kind.String(), "detail", found.Detail)
+	if found.Kind != stream.Malformed {
+		kept := store.Finding{
+			Origin: i.origin, Kind: found.Kind.String(), Detail: found.Detail,
+			HeldSize: i.held.Size, HeldRoot: i.held.Root, Head: found.Head,
+		}
+		if err := i.options.Store.AddFinding(ctx, kept); err != nil {
+			i.options.Log.ErrorContext(ctx, "the finding was not kept", "origin", i.origin, "error", err)
+		}
+	}
+	return status.Errorf(codeOf[found.Kind], "%s: %s", found.Kind, found.Detail)
+}
