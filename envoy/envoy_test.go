@@ -328,3 +328,39 @@ func TestAKeySentAThousandTimesAtOnceLetsOneCallThrough(t *testing.T) {
 		}
 	})
 }
+
+func TestABodyFarOverTheLimitIsRefusedWithARecord(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, stack *envoytest.Stack, _ writv1.Enforcement) {
+		const size = 8 * envoytest.BodyBytes // far over what Envoy buffers
+		body := `{"payment":"p-1","amount":1,"note":"` + strings.Repeat("x", size) + `"}`
+		// A body whose length is told, and one that comes in chunks.
+		for i, length := range []int64{int64(len(body)), -1} {
+			for j, target := range []struct {
+				upstream, path string
+				want           func(answer *envoytest.Answer) bool
+			}{
+				{"payments", "/v1/tenants/acme/refunds", func(answer *envoytest.Answer) bool {
+					return answer.Status == http.StatusRequestEntityTooLarge && problemOf(t, answer).Reason == "DECODE_TOO_LARGE"
+				}},
+				{"files", "/mcp", func(answer *envoytest.Answer) bool {
+					return strings.HasPrefix(answer.Body, `{"jsonrpc":"2.0","id":null,"error":`) && strings.Contains(answer.Body, "DECODE_TOO_LARGE")
+				}},
+			} {
+				request := stack.Request(target.upstream, http.MethodPost, target.path, body)
+				request.ContentLength = length
+				if answer := stack.Do(request); !target.want(answer) {
+					t.Errorf("%s, length %d: status %d: %s", target.upstream, length, answer.Status, answer.Body)
+				}
+				made := stack.Decisions(2*i + j + 1)
+				last := made[len(made)-1].Record
+				if len(made) != 2*i+j+1 || last.GetDecision().GetReason() != writv1.Reason_REASON_DECODE_TOO_LARGE || last.GetPrincipal().GetUser() != "ann" {
+					t.Errorf("%s, length %d: recorded %v", target.upstream, length, last)
+				}
+			}
+		}
+		if seen := stack.Payments.Seen(); len(seen) != 0 {
+			t.Errorf("the upstream got %d requests", len(seen))
+		}
+	})
+}

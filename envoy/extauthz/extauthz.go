@@ -71,8 +71,13 @@ func (s *Server) check(ctx context.Context, c *check) (made answer) {
 		Request:  &c.request,
 		Evidence: c.evidence,
 	}
-	if c.broken != nil {
+	switch {
+	case c.broken != nil:
 		arrival.Refusal = reasons.Wrap(c.broken, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to read what Envoy sent")
+	case c.most > 0 && len(c.request.Body) >= c.most:
+		// Envoy says that a body is cut only where more than its buffer has come by
+		// then: what just fills the buffer may go on all the same.
+		arrival.Refusal = reasons.New(writv1.Reason_REASON_DECODE_TOO_LARGE, "", "the body has %d bytes or more, which is all that Envoy takes", c.most)
 	}
 	return s.answer(ctx, s.options.Desk.Take(ctx, arrival))
 }

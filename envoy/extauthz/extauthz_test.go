@@ -4,6 +4,7 @@ package extauthz_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,16 +53,31 @@ func check(t *testing.T, stack *envoytest.Stack, request []byte) *authv3.CheckRe
 	return &response
 }
 
+// small is a body that can be read.
+const small = `{"payment":"p-1","amount":1}`
+
 func requestTo(t *testing.T, upstream string, headers ...string) []byte {
 	t.Helper()
-	http := &authv3.AttributeContext_HttpRequest{Method: "POST", Path: "/v1/tenants/acme/refunds", RawBody: []byte(`{"payment":"p-1","amount":1}`), HeaderMap: &corev3.HeaderMap{}}
+	return requestOf(t, map[string]string{resources.UpstreamKey: upstream}, headers...)
+}
+
+// requestOfAtMost is a request of which Envoy sends so many bytes of the body at most.
+func requestOfAtMost(t *testing.T, most int) []byte {
+	t.Helper()
+	extensions := map[string]string{resources.UpstreamKey: "payments", resources.BodyKey: strconv.Itoa(most)}
+	return requestOf(t, extensions, "content-type", "application/json", "x-envoy-auth-partial-body", "false")
+}
+
+func requestOf(t *testing.T, extensions map[string]string, headers ...string) []byte {
+	t.Helper()
+	http := &authv3.AttributeContext_HttpRequest{Method: "POST", Path: "/v1/tenants/acme/refunds", RawBody: []byte(small), HeaderMap: &corev3.HeaderMap{}}
 	for i := 0; i < len(headers); i += 2 {
 		http.HeaderMap.Headers = append(http.HeaderMap.Headers, &corev3.HeaderValue{Key: headers[i], RawValue: []byte(headers[i+1])})
 	}
 	data, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source:            &authv3.AttributeContext_Peer{Principal: "spiffe://example.org/nobody"},
 		Request:           &authv3.AttributeContext_Request{Http: http},
-		ContextExtensions: map[string]string{resources.UpstreamKey: upstream},
+		ContextExtensions: extensions,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +95,9 @@ func TestTheAnswerIsNeverAnErrorOfGRPC(t *testing.T) {
 	}{
 		{"a caller without a grant", requestTo(t, "payments", "content-type", "application/json"), "GRANT_MISSING"},
 		{"a partial body", requestTo(t, "payments", "content-type", "application/json", "x-envoy-auth-partial-body", "true"), "DECODE_PARTIAL_BODY"},
+		{"a body one byte smaller than Envoy's buffer", requestOfAtMost(t, len(small)+1), "GRANT_MISSING"},
+		{"a body that fills Envoy's buffer", requestOfAtMost(t, len(small)), "DECODE_TOO_LARGE"},
+		{"a body beyond Envoy's buffer", requestOfAtMost(t, len(small)-1), "DECODE_TOO_LARGE"},
 		{"two keys that differ", requestTo(t, "payments", "content-type", "application/json", "idempotency-key", "a", "idempotency-key", "b"), "DECODE_HEADER_CONFLICT"},
 		{"an unknown upstream", requestTo(t, "evil"), "TOOL_UNKNOWN"},
 		{"nothing", nil, "TOOL_UNKNOWN"},

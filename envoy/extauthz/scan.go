@@ -4,6 +4,7 @@ package extauthz
 
 import (
 	"errors"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -57,6 +58,8 @@ type check struct {
 	request  wire.Request
 	upstream string
 	evidence identity.Evidence
+	// most is how many bytes of a body Envoy sends at most; 0 if it does not say.
+	most int
 	// body is the text form of the body, in the place of which Envoy sends the
 	// raw form when it is told to.
 	body string
@@ -152,8 +155,12 @@ func (c *check) extension(data []byte) error {
 		}
 		return nil
 	})
-	if string(key) == resources.UpstreamKey {
+	switch string(key) {
+	case resources.UpstreamKey:
 		c.upstream = string(text)
+	case resources.BodyKey:
+		// Text that is no number says nothing.
+		c.most, _ = strconv.Atoi(string(text))
 	}
 	return err
 }

@@ -6,6 +6,7 @@ package extauthz
 // which nothing outside the package sees.
 
 import (
+	"strconv"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -43,7 +44,7 @@ func sample() *authv3.CheckRequest {
 				RawBody: []byte(`{"jsonrpc":"2.0"}`),
 			},
 		},
-		ContextExtensions: map[string]string{resources.UpstreamKey: "files", "other": "x"},
+		ContextExtensions: map[string]string{resources.UpstreamKey: "files", resources.BodyKey: "17", "other": "x"},
 		MetadataContext: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
 			resources.JWTNamespace: {Fields: map[string]*structpb.Value{"a": structpb.NewStringValue("b")}},
 		}},
@@ -58,6 +59,7 @@ func generated(request *authv3.CheckRequest) *check {
 		upstream: attributes.GetContextExtensions()[resources.UpstreamKey],
 		body:     http.GetBody(),
 	}
+	c.most, _ = strconv.Atoi(attributes.GetContextExtensions()[resources.BodyKey])
 	for _, h := range http.GetHeaderMap().GetHeaders() {
 		value := h.GetValue()
 		if len(h.GetRawValue()) > 0 {
@@ -97,7 +99,7 @@ func TestTheScanReadsWhatTheGeneratedReaderDoes(t *testing.T) {
 	if diff := diffChecks(generated(sample()), got); diff != "" {
 		t.Errorf("generated reader and scan differ (-generated +scan):\n%s", diff)
 	}
-	if len(got.request.Headers) != 4 || got.upstream != "files" {
+	if len(got.request.Headers) != 4 || got.upstream != "files" || got.most != 17 {
 		t.Errorf("read %+v", got)
 	}
 }

@@ -19,6 +19,9 @@ import (
 // is Envoy's own.
 const viaUpstream = "via_upstream"
 
+// tooLarge are the details of Envoy's reply to a request that its buffer cannot hold.
+const tooLarge = "request_payload_too_large"
+
 // stale are headers that speak of a body which is replaced.
 var stale = []string{"content-md5", "digest", "content-digest", "repr-digest", "etag", "last-modified"}
 
@@ -30,6 +33,9 @@ func (x *exchange) responseHeaders(ctx context.Context, headers *procv3.HttpHead
 	case phaseBegin, phaseRequestBody:
 		if x.details == viaUpstream {
 			return x.unexpected(ctx, "an upstream's response to a request that was not decided on")
+		}
+		if x.phase == phaseRequestBody && x.details == tooLarge {
+			return x.overflow(ctx)
 		}
 		x.phase = phasePassing
 		return responseHeadersPass()
@@ -56,6 +62,18 @@ func (x *exchange) responseHeaders(ctx context.Context, headers *procv3.HttpHead
 		return immediate(answer.Response)
 	}
 	return responseHeadersPass()
+}
+
+// overflow refuses a request whose body is larger than Envoy buffers, so that the
+// refusal is on record, and in the caller's protocol, as every other.
+func (x *exchange) overflow(ctx context.Context) *procv3.ProcessingResponse {
+	if x.refusal == nil {
+		x.refusal = reasons.New(writv1.Reason_REASON_DECODE_TOO_LARGE, "", "the body is larger than what Envoy takes")
+	}
+	if denial := x.take(ctx); denial != nil {
+		return denial
+	}
+	return x.unexpected(ctx, "the end of a request that was not read")
 }
 
 // responseBody checks the whole response and answers the caller.

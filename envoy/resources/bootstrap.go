@@ -28,6 +28,9 @@ const (
 	// UpstreamKey is the key under which a route tells the filters its upstream:
 	// of ext_authz's context extensions, and of ext_proc's gRPC metadata.
 	UpstreamKey = "x-writ-upstream"
+	// BodyKey is the key under which a route tells ext_authz how many bytes of a body
+	// Envoy sends at most: of the context extensions.
+	BodyKey = "x-writ-body-bytes"
 	// JWTNamespace is the metadata namespace of what jwt_authn verified.
 	JWTNamespace = "envoy.filters.http.jwt_authn"
 	// JWTClaims is the key of a verified token's claims in that namespace.

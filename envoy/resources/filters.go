@@ -101,7 +101,10 @@ func jwtFilter(config *writv1.JwtConfig, jwks []byte) *jwtv3.JwtAuthentication {
 	}
 }
 
-// authzFilter sends the whole request, as raw as it came, and fails closed.
+// authzFilter sends the whole request, as raw as it came, and fails closed. Of a
+// body that is larger than what Envoy takes it sends the beginning, so that the
+// refusal is the agent's, with a record: what fills Envoy's buffer (BodyKey) may go
+// on beyond it, and is refused whatever the agent's own limit is.
 func authzFilter(config *writv1.AgentConfig) *authzv3.ExtAuthz {
 	return &authzv3.ExtAuthz{
 		TransportApiVersion: corev3.ApiVersion_V3,
@@ -113,8 +116,9 @@ func authzFilter(config *writv1.AgentConfig) *authzv3.ExtAuthz {
 		EncodeRawHeaders:          true,
 		MetadataContextNamespaces: []string{JWTNamespace},
 		WithRequestBody: &authzv3.BufferSettings{
-			MaxRequestBytes: bodyBytes(config.GetLimits()),
-			PackAsBytes:     true,
+			MaxRequestBytes:     bodyBytes(config.GetLimits()),
+			AllowPartialMessage: true,
+			PackAsBytes:         true,
 		},
 	}
 }

@@ -114,7 +114,7 @@ func TestEnvoyAcceptsTheConfiguration(t *testing.T) {
 func TestNothingFailsOpen(t *testing.T) {
 	t.Parallel()
 	for line := range strings.Lines(string(text(t, input()))) {
-		for _, bad := range []string{"failure_mode_allow: true", "allow_partial_message: true", "allow_mode_override: true"} {
+		for _, bad := range []string{"failure_mode_allow: true", "allow_mode_override: true"} {
 			if strings.Contains(line, bad) {
 				t.Errorf("the configuration says %q", strings.TrimSpace(line))
 			}

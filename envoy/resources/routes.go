@@ -5,6 +5,7 @@ package resources
 import (
 	"net"
 	"net/http"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -25,7 +26,7 @@ func governedRoutes(input Input) *routev3.RouteConfiguration {
 		hosts = append(hosts, &routev3.VirtualHost{
 			Name:    upstream.GetName(),
 			Domains: domainsOf(upstream.GetDomains()),
-			Routes:  governedRoutesTo(upstream),
+			Routes:  governedRoutesTo(upstream, input.Config.GetLimits()),
 			// The planner's claims are for the agent; a body that is validated
 			// must not be compressed.
 			RequestHeadersToRemove: []string{"x-writ-envelope", "accept-encoding"},
@@ -48,21 +49,21 @@ func domainsOf(domains []string) []string {
 
 // governedRoutesTo returns the routes to one upstream. An MCP server's own stream
 // (GET) has no end, so that its response is not buffered; it has no tool's answer.
-func governedRoutesTo(upstream *writv1.Upstream) []*routev3.Route {
+func governedRoutesTo(upstream *writv1.Upstream, limits *writv1.AgentLimits) []*routev3.Route {
 	if upstream.GetProtocol() != writv1.Protocol_PROTOCOL_MCP {
-		return []*routev3.Route{governedRoute(upstream, bufferedMode())}
+		return []*routev3.Route{governedRoute(upstream, limits, bufferedMode())}
 	}
-	stream := governedRoute(upstream, streamedMode())
+	stream := governedRoute(upstream, limits, streamedMode())
 	stream.Match.Headers = []*routev3.HeaderMatcher{{
 		Name: ":method",
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
 			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: http.MethodGet},
 		}},
 	}}
-	return []*routev3.Route{stream, governedRoute(upstream, bufferedMode())}
+	return []*routev3.Route{stream, governedRoute(upstream, limits, bufferedMode())}
 }
 
-func governedRoute(upstream *writv1.Upstream, mode *procv3.ProcessingMode) *routev3.Route {
+func governedRoute(upstream *writv1.Upstream, limits *writv1.AgentLimits, mode *procv3.ProcessingMode) *routev3.Route {
 	return &routev3.Route{
 		Match: everything(),
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
@@ -71,18 +72,21 @@ func governedRoute(upstream *writv1.Upstream, mode *procv3.ProcessingMode) *rout
 			RetryPolicy:      retriesOf(upstream),
 		}},
 		TypedPerFilterConfig: map[string]*anypb.Any{
-			authzName: packed(authzRoute(upstream)),
+			authzName: packed(authzRoute(upstream, limits)),
 			procName:  packed(procRoute(upstream, mode)),
 		},
 	}
 }
 
-func authzRoute(upstream *writv1.Upstream) *authzv3.ExtAuthzPerRoute {
+func authzRoute(upstream *writv1.Upstream, limits *writv1.AgentLimits) *authzv3.ExtAuthzPerRoute {
 	if upstream.GetEnforcement() == writv1.Enforcement_ENFORCEMENT_EXT_PROC {
 		return &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}}
 	}
 	return &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{
-		CheckSettings: &authzv3.CheckSettings{ContextExtensions: map[string]string{UpstreamKey: upstream.GetName()}},
+		CheckSettings: &authzv3.CheckSettings{ContextExtensions: map[string]string{
+			UpstreamKey: upstream.GetName(),
+			BodyKey:     strconv.Itoa(int(bodyBytes(limits))),
+		}},
 	}}
 }
 
