@@ -37,6 +37,7 @@ const (
 type LedgerReader struct {
 	dir      string
 	verifier note.Verifier
+	keep     int // bytes that one pass keeps
 
 	mu         sync.Mutex // guards what follows
 	window     window
@@ -61,7 +62,7 @@ func FromLedger(dir string) (*LedgerReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger's key in %s: %w", path, err)
 	}
-	return &LedgerReader{dir: dir, verifier: verifier}, nil
+	return &LedgerReader{dir: dir, verifier: verifier, keep: windowBytes}, nil
 }
 
 // Incomplete says why the last pass over the ledger did not reach its end: a *ledger.Fault,
@@ -81,6 +82,7 @@ type kept struct {
 // window is the newest records below a place that a filter selected, oldest first.
 type window struct {
 	cursor  cursor
+	keep    int
 	below   uint64 // the place
 	records []kept
 	bytes   int
@@ -90,7 +92,7 @@ type window struct {
 // add takes the next record, and lets the oldest go when there are too many.
 func (w *window) add(index uint64, raw []byte) {
 	w.records, w.bytes = append(w.records, kept{index, raw}), w.bytes+len(raw)
-	for w.bytes > windowBytes {
+	for w.bytes > w.keep {
 		w.bytes -= len(w.records[0].raw)
 		w.records[0].raw = nil
 		w.records, w.cut = w.records[1:], true
@@ -116,7 +118,7 @@ func (r *LedgerReader) List(ctx context.Context, req *writv1.ListRecordsRequest)
 		place = math.MaxUint64
 	}
 	if !r.window.holds(c, place) || req.GetPageToken() == "" {
-		if err := r.fill(ctx, window{cursor: c, below: place}, req.GetFilter()); err != nil {
+		if err := r.fill(ctx, window{cursor: c, keep: r.keep, below: place}, req.GetFilter()); err != nil {
 			return nil, err
 		}
 	}

@@ -128,6 +128,106 @@ func TestRecordsArePrintedAsReviewed(t *testing.T) {
 	}
 }
 
+// unshown are fields of a body that a human is not shown: they stand in its JSON.
+var unshown = map[string]bool{
+	"envelope.retrieval.documents.retrieve_time": true, "envelope.retrieval.documents.snippet_sha256": true,
+	"envelope.tool_call.args.text": true, // never recorded: "arguments" is
+	"facts.balances.window_start":  true, "decision.effects.reserve.window_start": true, "given_back.window_start": true,
+}
+
+// leaves calls visit with the path of every field of a message that holds no message but
+// a time, and a copy of root in which that field alone is set.
+func leaves(m protoreflect.Message, path string, depth int, root func() proto.Message, visit func(string, proto.Message)) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		here := strings.TrimPrefix(path+"."+string(f.Name()), ".")
+		wellKnown := f.Message() != nil && f.Message().ParentFile().Package() == "google.protobuf"
+		var v protoreflect.Value
+		switch {
+		case f.Message() != nil && !wellKnown:
+			if depth == 0 {
+				continue
+			}
+			v = m.NewField(f)
+			if f.IsList() {
+				v = v.List().AppendMutable()
+			}
+			set(m, f, v)
+			leaves(v.Message(), here, depth-1, root, visit)
+			m.Clear(f)
+			continue
+		case wellKnown:
+			v = m.NewField(f)
+			v.Message().Set(f.Message().Fields().ByName("seconds"), protoreflect.ValueOfInt64(77))
+		case f.Kind() == protoreflect.EnumKind:
+			v = protoreflect.ValueOfEnum(1)
+		default:
+			v = map[protoreflect.Kind]protoreflect.Value{
+				protoreflect.StringKind: protoreflect.ValueOfString("here"), protoreflect.BytesKind: protoreflect.ValueOfBytes([]byte(`"here"`)),
+				protoreflect.Int64Kind: protoreflect.ValueOfInt64(77), protoreflect.Uint64Kind: protoreflect.ValueOfUint64(77),
+				protoreflect.Uint32Kind: protoreflect.ValueOfUint32(77), protoreflect.BoolKind: protoreflect.ValueOfBool(true),
+			}[f.Kind()]
+		}
+		set(m, f, v)
+		visit(here, root())
+		m.Clear(f)
+	}
+}
+
+func set(m protoreflect.Message, f protoreflect.FieldDescriptor, v protoreflect.Value) {
+	if !f.IsList() {
+		m.Set(f, v)
+		return
+	}
+	m.Mutable(f).List().Append(v)
+}
+
+func TestEveryFieldOfADecisionAndItsOutcomeIsShown(t *testing.T) {
+	t.Parallel()
+	for kind, body := range map[writv1.RecordKind]proto.Message{
+		writv1.RecordKind_RECORD_KIND_DECISION: &writv1.DecisionRecord{}, writv1.RecordKind_RECORD_KIND_OUTCOME: &writv1.OutcomeRecord{},
+	} {
+		show := func(body proto.Message) string {
+			var out bytes.Buffer
+			if err := query.WriteRecord(&out, []*writv1.StoredRecord{stored(t, &writv1.Record{Kind: kind}, body)}); err != nil {
+				t.Fatal(err)
+			}
+			return out.String()
+		}
+		n := 0
+		leaves(body.ProtoReflect(), "", 5, func() proto.Message { return proto.Clone(body) }, func(path string, only proto.Message) {
+			n++
+			out := show(only)
+			bare := proto.Clone(only)
+			clearLeaves(bare.ProtoReflect())
+			if shown := out != show(bare); shown == unshown[path] {
+				t.Errorf("%s: shown is %v", path, shown)
+			}
+		})
+		if n < 15 {
+			t.Errorf("%s has %d fields", body.ProtoReflect().Descriptor().Name(), n)
+		}
+	}
+}
+
+// clearLeaves takes everything out of a message but its messages.
+func clearLeaves(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil || f.Message().ParentFile().Package() == "google.protobuf":
+			m.Clear(f)
+		case f.IsList():
+			for i := range v.List().Len() {
+				clearLeaves(v.List().Get(i).Message())
+			}
+		default:
+			clearLeaves(v.Message())
+		}
+		return true
+	})
+}
+
 func TestATableGoesOnUnderItsHeading(t *testing.T) {
 	t.Parallel()
 	var got bytes.Buffer
@@ -313,6 +413,23 @@ func TestWhatIsNoTextMakesARecordUnreadable(t *testing.T) {
 		}
 		checkPrinted(t, name, out.String())
 		if name != "json" && !strings.Contains(out.String(), "UNREADABLE") || name == "json" && !strings.Contains(out.String(), `"error":`) {
+			t.Errorf("%s: %s", name, out.String())
+		}
+	}
+}
+
+func TestARecordOfAnotherLedgerIsNotShownAsOneOfThis(t *testing.T) {
+	t.Parallel()
+	record := aCase(t)[1]
+	record.Origin += "f"
+	for name, write := range map[string]func(io.Writer, []*writv1.StoredRecord) error{
+		"table": query.WriteTable, "json": query.WriteJSON, "show": query.WriteRecord,
+	} {
+		var out bytes.Buffer
+		if err := write(&out, []*writv1.StoredRecord{record}); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "books.refund") || name != "table" && !strings.Contains(out.String(), "another ledger") {
 			t.Errorf("%s: %s", name, out.String())
 		}
 	}

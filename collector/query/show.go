@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -64,6 +65,12 @@ func words(values []string) string {
 func (s *sheet) number(label string, n uint64) {
 	if n != 0 {
 		s.line(label, strconv.FormatUint(n, 10))
+	}
+}
+
+func (s *sheet) duration(label string, d *durationpb.Duration) {
+	if d.IsValid() {
+		s.line(label, d.AsDuration().String())
 	}
 }
 
@@ -131,6 +138,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.line("idempotency key", digest(d.GetIdempotencyDigest()))
 	s.title(" record")
 	s.line("durability", name(d.GetDurability(), "DURABILITY_"))
+	s.duration("token lifetime", d.GetTokenLifetime())
 	s.line("trace parent", d.GetTraceParent())
 }
 
@@ -242,9 +250,7 @@ func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
 	s.line("state", v.result())
 	s.line("reason", v.reason())
 	s.line("message", o.GetMessage())
-	if o.GetDuration().IsValid() {
-		s.line("duration", o.GetDuration().AsDuration().String())
-	}
+	s.duration("duration", o.GetDuration())
 	s.number("http status", uint64(o.GetHttpStatus()))
 	s.number("request bytes", o.GetRequestBytes())
 	s.number("response bytes", o.GetResponseBytes())

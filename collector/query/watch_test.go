@@ -106,6 +106,90 @@ func TestAnEmptyStoreIsWatchedFromItsFirstRecord(t *testing.T) {
 	}
 }
 
+// late is a store into which something is stored right after each of the first looks.
+type late struct {
+	*store.Store
+	looks int
+	write func()
+}
+
+func (l *late) List(ctx context.Context, sel store.Selection) ([]store.Stored, error) {
+	rows, err := l.Store.List(ctx, sel)
+	if sel.Forward {
+		return rows, err
+	}
+	if l.looks++; l.looks > 1 && l.looks < 5 {
+		l.write()
+	}
+	return rows, err
+}
+
+func TestWhatIsStoredDuringALookIsSeenInTheNext(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.write(t, aDay()...)
+	source := &late{Store: d.store, write: func() {
+		d.write(t, decision(20, "acme", "mail.send", "x", "", writv1.Verdict_VERDICT_DENY), outcome(2, "acme"), outcome(20, "acme"))
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	watched, err := query.FromStore(source).Watch(ctx, &writv1.RecordFilter{Tool: "books.refund"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, aDay()[6])
+	got := []uint64{}
+	for record, err := range watched {
+		if err != nil {
+			t.Fatalf("after %d: %v", got, err)
+		}
+		if got = append(got, recordIn(t, record).GetIndex()); len(got) == 3 {
+			break
+		}
+	}
+	if diff := cmp.Diff([]uint64{14, 17, 20}, got); diff != "" {
+		t.Errorf("watched (-want +got):\n%s", diff)
+	}
+}
+
+// places tells from where on watchers look.
+type places struct {
+	*store.Store
+	after chan int64
+}
+
+func (p *places) List(ctx context.Context, sel store.Selection) ([]store.Stored, error) {
+	if sel.Forward {
+		p.after <- sel.After
+	}
+	return p.Store.List(ctx, sel)
+}
+
+func TestWhatDoesNotMatchIsLookedAtOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	source := &places{Store: d.store, after: make(chan int64, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	watched, err := query.FromStore(source).Watch(ctx, &writv1.RecordFilter{Tool: "nobody's"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range watched { // the end alone
+		}
+	}()
+	for want := range int64(3) {
+		d.write(t, outcome(1, "acme"))
+		if got := <-source.after; got != want {
+			t.Errorf("look %d began after %d", want, got)
+		}
+	}
+	cancel()
+	<-done
+}
+
 // counting counts the records that watchers take from a store.
 type counting struct {
 	*store.Store
