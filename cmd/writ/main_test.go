@@ -20,8 +20,9 @@ func TestMain(m *testing.M) {
 			stop()
 			os.Exit(code)
 		},
-		"makeledger": makeLedger,
-		"interrupt":  interrupt,
+		"makeledger":    makeLedger,
+		"interrupt":     interrupt,
+		"withcollector": withCollector,
 	})
 }
 

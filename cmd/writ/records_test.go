@@ -7,31 +7,125 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/collector/store"
 	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
 // day is when the ledgers of scripts begin; a second passes between two records.
 var day = time.Date(2001, 1, 31, 9, 0, 0, 0, time.UTC)
 
-// makeLedger is a program for scripts, "makeledger DIR": it adds an epoch of six records
-// to the ledger in a directory.
+// makeLedger is a program for scripts, "makeledger DIR [STORE]": it adds an epoch of six
+// records to the ledger in a directory, and takes all but the last to a store.
 func makeLedger() {
-	if err := writeLedger(os.Args[1]); err != nil {
+	storeDir := ""
+	if len(os.Args) > 2 {
+		storeDir = os.Args[2]
+	}
+	if err := writeLedger(context.Background(), os.Args[1], storeDir); err != nil {
 		fmt.Fprintln(os.Stderr, "makeledger:", err)
 		os.Exit(1)
 	}
 }
 
-func writeLedger(dir string) error {
+// ship takes what a ledger holds to a store.
+func ship(ctx context.Context, l *ledger.Ledger, s *store.Store) error {
+	verifier, err := note.NewVerifier(l.VerifierKey())
+	if err != nil {
+		return err
+	}
+	held, err := s.Holding(ctx, l.Origin())
+	if err != nil {
+		return err
+	}
+	in, err := l.Reader(held.Size)
+	if err != nil {
+		return err
+	}
+	for held.Size < l.Status().Size {
+		b, err := in.Next(ctx, 100, 1<<20)
+		if err != nil {
+			return err
+		}
+		accepted, err := stream.NewReceiver(held, verifier).Feed(&writv1.RecordBundle{FirstIndex: b.First, Records: b.Records, Head: b.Head})
+		if err != nil {
+			return err
+		}
+		if err := s.Put(ctx, held, accepted, l.VerifierKey()); err != nil {
+			return err
+		}
+		held = accepted.Holding
+	}
+	return nil
+}
+
+// withCollector is a program for scripts, "withcollector STORE SOCKET LINES PROGRAM
+// ARGUMENTS...": it does as interrupt while a collector's record service is served over
+// a unix socket.
+func withCollector() {
+	err := serveTo(os.Args[1], os.Args[2], func(*store.Store) error {
+		lines, err := strconv.Atoi(os.Args[3])
+		if err != nil {
+			return err
+		}
+		return interruptAfter(lines, os.Args[4], os.Args[5:])
+	})
+	exitAs("withcollector", err)
+}
+
+// serveTo serves the records of a store over a unix socket while do runs.
+func serveTo(dir, socket string, do func(*store.Store) error) (err error) {
+	ctx := context.Background()
+	s, err := store.Open(ctx, dir, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer()
+	writv1.RegisterRecordServiceServer(server, query.NewServer(query.Options{Store: s}))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	err = do(s)
+	server.Stop()
+	return errors.Join(err, <-done)
+}
+
+// writeLedger adds an epoch to a ledger, and takes it to the store in a directory, if
+// one is named.
+func writeLedger(ctx context.Context, dir, storeDir string) (err error) {
+	if storeDir == "" {
+		return writeAndShip(ctx, dir, nil)
+	}
+	s, err := store.Open(ctx, storeDir, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return writeAndShip(ctx, dir, s)
+}
+
+func writeAndShip(ctx context.Context, dir string, s *store.Store) error {
 	now := day
 	l, recovery, err := ledger.Open(ledger.Options{Dir: dir, Origin: "example.org/agent/desk", Clock: func() time.Time {
 		now = now.Add(time.Second)
@@ -69,7 +163,12 @@ func writeLedger(dir string) error {
 		decision(2, "books.refund", "bob", writv1.Verdict_VERDICT_DENY, writv1.Reason_REASON_CONDITION_CHECK_FAILED),
 		decision(3, "forged  2001-01-31\nx", "eve\u202e", writv1.Verdict_VERDICT_NEEDS_APPROVAL, writv1.Reason_REASON_APPROVAL_REQUIRED),
 	} {
-		if _, err := l.Append(context.Background(), entry, writv1.Durability_DURABILITY_PROCESS); err != nil {
+		if _, err := l.Append(ctx, entry, writv1.Durability_DURABILITY_NODE); err != nil {
+			return errors.Join(err, l.Close(nil))
+		}
+	}
+	if s != nil {
+		if err := ship(ctx, l, s); err != nil {
 			return errors.Join(err, l.Close(nil))
 		}
 	}
@@ -83,12 +182,17 @@ func interrupt() {
 	if err == nil {
 		err = interruptAfter(lines, os.Args[2], os.Args[3:])
 	}
+	exitAs("interrupt", err)
+}
+
+// exitAs ends a program as the one that it ran.
+func exitAs(name string, err error) {
 	var ended *exec.ExitError
 	switch {
 	case errors.As(err, &ended):
 		os.Exit(max(ended.ExitCode(), 100))
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "interrupt:", err)
+		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(101)
 	}
 }
@@ -107,5 +211,92 @@ func interruptAfter(lines int, program string, arguments []string) error {
 	for n := 0; n < lines && in.Scan(); n++ {
 		fmt.Println(in.Text())
 	}
-	return errors.Join(in.Err(), cmd.Process.Signal(os.Interrupt), cmd.Wait())
+	err = cmd.Process.Signal(os.Interrupt)
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	return errors.Join(in.Err(), err, cmd.Wait())
+}
+
+// printed are the lines that a command prints.
+type printed struct{ *bufio.Scanner }
+
+// next returns the next line; the test fails where there is none.
+func (p printed) next(t *testing.T) string {
+	t.Helper()
+	if !p.Scan() {
+		t.Fatalf("no more lines: %v", p.Err())
+	}
+	return p.Text()
+}
+
+func TestFollowPrintsWhatIsThereAndThenWhatComes(t *testing.T) {
+	t.Parallel()
+	for name, arguments := range map[string][]string{
+		"a ledger": {"--ledger", "ledger"}, "a store": {"--store", "store"}, "a collector": {"--collector", "socket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, err := os.MkdirTemp("", "w") // short, for the socket
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			ledgerDir, storeDir := filepath.Join(dir, "ledger"), filepath.Join(dir, "store")
+			if err := writeLedger(t.Context(), ledgerDir, storeDir); err != nil {
+				t.Fatal(err)
+			}
+			where := filepath.Join(dir, arguments[1])
+			write := func() error { return writeLedger(t.Context(), ledgerDir, storeDir) }
+			follow := func() error { return followed(t, write, arguments[0], where) }
+			if arguments[0] == "--collector" {
+				where = "unix:" + where
+				err = serveTo(storeDir, filepath.Join(dir, "socket"), func(s *store.Store) error {
+					write = func() error { return writeAndShip(t.Context(), ledgerDir, s) }
+					return follow()
+				})
+			} else {
+				err = follow()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// followed runs "records list --follow", writes more once it has printed what was there,
+// interrupts it once it has printed that, and returns how it ended.
+func followed(t *testing.T, write func() error, arguments ...string) error {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	in, out := io.Pipe()
+	root := newRoot()
+	root.SetOut(out)
+	root.SetArgs(append([]string{"records", "list", "--follow", "--limit", "2", "--tool", "books.refund", "--kind", "decision"}, arguments...))
+	ended := make(chan error, 1)
+	go func() {
+		err := root.ExecuteContext(ctx)
+		ended <- errors.Join(err, out.CloseWithError(io.EOF))
+	}()
+	lines := printed{bufio.NewScanner(in)}
+	for _, want := range []string{"TIME", "alice 01000000000000000000000000000001", "bob 01000000000000000000000000000002"} {
+		if got := strings.Join(strings.Fields(lines.next(t)), " "); !strings.Contains(got, want) {
+			t.Errorf("printed %q, want %q", got, want)
+		}
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	for _, want := range []string{"alice 02000000000000000000000000000001", "bob 02000000000000000000000000000002"} {
+		if got := strings.Join(strings.Fields(lines.next(t)), " "); !strings.Contains(got, want) {
+			t.Errorf("printed %q, want %q", got, want)
+		}
+	}
+	interrupt()
+	if lines.Scan() {
+		t.Errorf("printed %q after the end", lines.Text())
+	}
+	return <-ended
 }
