@@ -4,6 +4,7 @@ package wire
 
 import (
 	"mime"
+	"strconv"
 	"strings"
 
 	"github.com/writ-dev/writ/proto/reasons"
@@ -13,6 +14,7 @@ import (
 const (
 	headerContentType     = "content-type"
 	headerContentEncoding = "content-encoding"
+	headerContentLength   = "content-length"
 	headerIdempotencyKey  = "idempotency-key"
 	headerEnvelope        = "x-writ-envelope"
 	headerPartialBody     = "x-envoy-auth-partial-body"
@@ -57,6 +59,9 @@ func (r *Request) plain(limit int) *reasons.Error {
 		header := &r.Headers[i]
 		if header.Name == headerPartialBody && header.Value != "false" {
 			return reasons.New(writv1.Reason_REASON_DECODE_PARTIAL_BODY, "", "only a part of the body reached the agent")
+		}
+		if header.Name == headerContentLength && header.Value != strconv.Itoa(len(r.Body)) {
+			return reasons.New(writv1.Reason_REASON_DECODE_PARTIAL_BODY, headerContentLength, "the body that reached the agent has another length")
 		}
 		if header.Name == headerContentEncoding && !strings.EqualFold(header.Value, "identity") {
 			return reasons.New(writv1.Reason_REASON_DECODE_COMPRESSED, headerContentEncoding, "the body has a content encoding")

@@ -88,7 +88,7 @@ func TestHTTPReadsArgumentsFromBodyPathAndQuery(t *testing.T) {
 		body    string
 		params  []schemas.Param
 	}{
-		"body and path": {order("/v1/shops/s1/orders", `{"item":"x"}`), "shop.order", `{"item":"x"}`, []schemas.Param{{Field: "shop", Value: "s1"}}},
+		"body and path": {order("/v1/shops/s1/orders", `{"item":"x"}`, "content-length", "12"), "shop.order", `{"item":"x"}`, []schemas.Param{{Field: "shop", Value: "s1"}}},
 		"a body that is a field": {
 			&wire.Request{Method: "PUT", Path: "/v1/shops/s1/orders?count=3", Headers: headers("content-type", "application/json"), Body: []byte(`"x"`)},
 			"shop.note", `{"item":"x"}`,
@@ -157,6 +157,9 @@ func TestHTTPRefusesWhatItCannotReadInOneWay(t *testing.T) {
 		"no content type":                  {&wire.Request{Method: "POST", Path: orders, Body: []byte(`{}`)}, writv1.Reason_REASON_DECODE_CONTENT_TYPE},
 		"a form":                           {&wire.Request{Method: "POST", Path: orders, Headers: headers("content-type", "application/x-www-form-urlencoded"), Body: []byte(`item=x`)}, writv1.Reason_REASON_DECODE_CONTENT_TYPE},
 		"a compressed body":                {order(orders, "x", "content-encoding", "br"), writv1.Reason_REASON_DECODE_COMPRESSED},
+		"a body shorter than its length":   {order(orders, "{}", "content-length", "3"), writv1.Reason_REASON_DECODE_PARTIAL_BODY},
+		"a body longer than its length":    {order(orders, "{}", "content-length", "1"), writv1.Reason_REASON_DECODE_PARTIAL_BODY},
+		"a length in another form":         {order(orders, "{}", "content-length", "02"), writv1.Reason_REASON_DECODE_PARTIAL_BODY},
 		"a partial body":                   {order(orders, "{}", "x-envoy-auth-partial-body", "true"), writv1.Reason_REASON_DECODE_PARTIAL_BODY},
 		"an override of the method":        {order(orders, "{}", "x-method-override", "DELETE"), writv1.Reason_REASON_DECODE_HEADER_CONFLICT},
 		"an override of the path":          {order(orders, "{}", "x-original-url", "/admin"), writv1.Reason_REASON_DECODE_HEADER_CONFLICT},
