@@ -85,5 +85,9 @@ func lockDir(dir string) (unlock func() error, err error) {
 		}
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
-	return f.Close, nil
+	return func() error {
+		// To close it is not enough: a child that is being started has it open too,
+		// until it runs its program.
+		return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close()) //nolint:gosec // descriptors are small
+	}, nil
 }

@@ -132,8 +132,14 @@ func lockDir(ctx context.Context, dir string) (io.Closer, error) {
 	if err := waitLock(ctx, f); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 	}
-	return f, nil
+	return locked{f}, nil
 }
+
+// locked is a file whose lock this process has. To close it is not enough: a child
+// that is being started has it open too, until it runs its program.
+type locked struct{ *os.File }
+
+func (l locked) Close() error { return errors.Join(flock(l.File, unix.LOCK_UN), l.File.Close()) }
 
 // waitLock takes the lock once those who only read have given it free.
 func waitLock(ctx context.Context, f *os.File) error {
@@ -176,7 +182,7 @@ func lockShared(dir string) (lock io.Closer, live bool, err error) {
 	case err != nil:
 		return nil, false, errors.Join(err, f.Close())
 	}
-	return f, false, nil
+	return locked{f}, false, nil
 }
 
 func flock(f *os.File, how int) error {

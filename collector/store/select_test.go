@@ -54,7 +54,7 @@ func desk(t *testing.T) (s *store.Store, origins map[string]string) {
 			{Kind: writv1.RecordKind_RECORD_KIND_HEARTBEAT, Body: &writv1.HeartbeatRecord{}}, // a7
 		},
 		"b": {
-			decision(5, of("pay", "w3", "", "", allow)), // b0, noon again
+			decision(5, of("pay", "w3", "w3", "", allow)), // b0, noon again
 			outcome(1), // b1: of a decision that another ledger has
 			{Kind: writv1.RecordKind_RECORD_KIND_OUTCOME, Body: &writv1.OutcomeRecord{State: 1}}, // b2: of none
 			{Kind: writv1.RecordKind_RECORD_KIND_END, Body: &writv1.EndRecord{}},                 // b3
@@ -126,6 +126,7 @@ func TestARecordIsListedWhereEveryFieldOfTheFilterMatches(t *testing.T) {
 		{"another verdict", &filter{Verdict: writv1.Verdict_VERDICT_NEEDS_APPROVAL}, "a4"},
 		{"a tenant", &filter{Tenant: "other"}, "a4 a5 a6"},
 		{"a principal, be it workload or user", &filter{Principal: "ann"}, "a1 a2 a4 a5 a6"},
+		{"a principal that is both", &filter{Principal: "w3"}, "b0"},
 		{"a workload", &filter{Principal: "w1"}, "a1 a2 a3"},
 		{"a kind", kinds(writv1.RecordKind_RECORD_KIND_OUTCOME), "a2 a6 b1 b2"},
 		{"a rare kind", kinds(writv1.RecordKind_RECORD_KIND_START), "a0"},

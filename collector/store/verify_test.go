@@ -98,6 +98,7 @@ func TestVerifyNamesTheFirstRecordThatIsBad(t *testing.T) {
 		{"an index row says another ledger", "UPDATE records SET ledger = " + second + " WHERE seq = 4", 3, "the index says something else", "", "22 rows of the index for 21", 21},
 		{"a bundle says another time", "UPDATE bundles SET end_time = end_time + 1 WHERE seq = 9", 4, "another time", "", "", 0},
 		{"a bundle says more records", "UPDATE bundles SET count = 5 WHERE seq = 9", 8, "4 records in a bundle of 5", "stands at 13", "", 0},
+		{"a bundle says fewer records", "UPDATE bundles SET count = 3 WHERE seq = 9", 7, "more records than the bundle's 3", "stands at 13", "", 0},
 		{"a head is that of the bundle before", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 1) WHERE seq = 9", 8, "size 4, want size 8", "", "", 0},
 		{"a head is another ledger's", "UPDATE payloads SET head = (SELECT head FROM payloads WHERE seq = 13) WHERE seq = 9", 8, "not a signed head", "", "", 0},
 		{"a head is cut", "UPDATE payloads SET head = substr(head, 1, length(head) - 1) WHERE seq = 9", 8, "not a signed head", "", "", 0},
@@ -253,6 +254,16 @@ func TestABitFlippedAnywhereInTheFileIsFoundOrChangesNothing(t *testing.T) {
 	t.Logf("%d of 60 are found, the others change nothing", found)
 	if found == 0 {
 		t.Error("none is found")
+	}
+}
+
+func TestAnIndexRowThatBelongsToNoRecordGivesNone(t *testing.T) {
+	t.Parallel()
+	dir, _, _ := closed(t)
+	edit(t, dir, "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4")
+	s := open(t, dir)
+	if got, err := s.List(t.Context(), store.Selection{}); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("List = %d records, %v, want %v", len(got), err, store.ErrCorrupt)
 	}
 }
 

@@ -271,7 +271,7 @@ func (w *walk) indexed(ctx context.Context, b *keptBundle, decoded []*writv1.Rec
 		start, end = min(start, want.Time), max(end, want.Time)
 		seq++
 	}
-	if len(decoded) == int(b.count) && (start != b.start || end != b.end) {
+	if b.whole == nil && len(decoded) == len(b.records) && (start != b.start || end != b.end) {
 		return w.at(w.next(), fmt.Errorf("%w: the index says another time of its bundle", ErrCorrupt))
 	}
 	return nil
