@@ -91,6 +91,10 @@ build: ## Build bin/writ, its sandbox launcher and the programs of the refund de
 	$(GO_BUILD) -ldflags '-s -w' -o bin/payments ./$(DESK)/payments
 	$(GO_BUILD) -ldflags '-s -w' -o $(DESK)/bundle/tools/ ./$(DESK)/tools/...
 
+.PHONY: run
+run: envoy build .cache/python/.stamp ## Play a working day at the refund desk through a real Envoy (ONCE=1: then stop)
+	$(VENV)/bin/python $(DESK)/day/desk.py $(if $(ONCE),--once)
+
 # --- test ---
 
 .PHONY: test
@@ -107,7 +111,8 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 conformance fuzz ## What takes longer: race, 32 bit, fuzzing
+test-parts: race test-32 conformance fuzz ## What takes longer: race, 32 bit, fuzzing, the working day
+	$(MAKE) run ONCE=1
 
 .PHONY: race
 race: envoy ## Run the tests under the race detector

@@ -108,6 +108,7 @@ func (ad *Admission) execute(ctx context.Context, executor tools.Executor, progr
 	defer cancel()
 	start := ad.agent.options.Clock()
 	result, err := executor.Execute(ctx, tools.Execution{
+		DecisionID:     ad.ID(),
 		Tool:           ad.result.Tool,
 		Message:        ad.result.Message,
 		JSON:           ad.result.Canonical,

@@ -20,6 +20,8 @@ type Executor interface {
 
 // Execution is one call to run. It was decided, and its record is durable.
 type Execution struct {
+	// DecisionID is the id of the decision that allows it, for the tool's own books.
+	DecisionID string
 	// Tool is the tool to run.
 	Tool *Tool
 	// Message is the typed request. Executors run from it, or from JSON, and MUST
@@ -33,6 +35,10 @@ type Execution struct {
 	// Progress is called with each line of progress; nil if nobody listens.
 	Progress func(string)
 }
+
+// DecisionHeader is the header that tells an upstream which decision let a call
+// through.
+const DecisionHeader = "x-writ-decision-id"
 
 // Result is what came of a call.
 type Result struct {

@@ -14,12 +14,11 @@ import (
 	"github.com/writ-dev/writ/envoy/calls"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/wire"
 )
 
 const (
-	// HeaderDecision carries the decision's id to the upstream.
-	HeaderDecision = "x-writ-decision-id"
 	// HeaderToken carries the decision token, where the route asks for one.
 	HeaderToken = "x-writ-decision-token"
 	// MetadataDecision is the key of the decision's id in dynamic metadata.
@@ -55,9 +54,9 @@ type answer []byte
 // came in under the agent's own names is removed or overwritten.
 func allowed(admission *agent.Admission) answer {
 	if admission == nil {
-		return response(codes.OK, responseAllowed, remove(remove(nil, HeaderDecision), HeaderToken))
+		return response(codes.OK, responseAllowed, remove(remove(nil, tools.DecisionHeader), HeaderToken))
 	}
-	ok := header(nil, allowedHeaders, HeaderDecision, admission.ID())
+	ok := header(nil, allowedHeaders, tools.DecisionHeader, admission.ID())
 	if token := admission.Token(); token != "" {
 		ok = header(ok, allowedHeaders, HeaderToken, token)
 	} else {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/writ-dev/writ/envoy/identity"
 	"github.com/writ-dev/writ/envoy/resources"
+	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/wire"
 )
 
@@ -152,7 +153,7 @@ func TestHousekeepingLosesTheAgentsHeaders(t *testing.T) {
 	want := &authv3.CheckResponse{
 		Status: &rpcstatus.Status{},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			HeadersToRemove: []string{HeaderDecision, HeaderToken},
+			HeadersToRemove: []string{tools.DecisionHeader, HeaderToken},
 		}},
 	}
 	diffAnswer(t, want, allowed(nil))

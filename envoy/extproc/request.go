@@ -16,17 +16,17 @@ import (
 	"github.com/writ-dev/writ/envoy/resources"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/wire"
 )
 
 const (
 	filterName = "envoy.filters.http.ext_proc"
 
-	headerDecision = "x-writ-decision-id"
-	headerToken    = "x-writ-decision-token"
-	headerLength   = "content-length"
-	headerPath     = ":path"
-	headerStatus   = ":status"
+	headerToken  = "x-writ-decision-token"
+	headerLength = "content-length"
+	headerPath   = ":path"
+	headerStatus = ":status"
 
 	metadataDecision = "decision_id"
 )
@@ -120,7 +120,7 @@ func (x *exchange) goOn(ctx context.Context) (*mutation, *procv3.ProcessingRespo
 		if x.passage.Call.Lists && x.view == calls.ViewWhole {
 			x.phase = phaseList
 		}
-		change.headers.RemoveHeaders = append(change.headers.RemoveHeaders, headerDecision)
+		change.headers.RemoveHeaders = append(change.headers.RemoveHeaders, tools.DecisionHeader)
 		return change, nil
 	}
 	admission := x.passage.Admission
@@ -141,7 +141,7 @@ func (x *exchange) goOn(ctx context.Context) (*mutation, *procv3.ProcessingRespo
 // apply makes the change from the request that came in to the one sent on.
 func (x *exchange) apply(sent *wire.Sent, change *mutation) {
 	admission := x.passage.Admission
-	set(change.headers, headerDecision, admission.ID())
+	set(change.headers, tools.DecisionHeader, admission.ID())
 	if token := admission.Token(); token != "" {
 		change.headers.RemoveHeaders = nil
 		set(change.headers, headerToken, token)

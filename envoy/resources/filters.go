@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
 )
 
 const (
@@ -43,7 +44,7 @@ const (
 // stripped are headers that nobody outside may set: those that the agent adds,
 // and those by which a caller could have Envoy retry, hedge or wait.
 var stripped = []string{
-	"x-writ-decision-id", "x-writ-decision-token", UpstreamKey,
+	tools.DecisionHeader, "x-writ-decision-token", UpstreamKey,
 	"x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries",
 	"x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
 	"x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-rq-timeout-ms",

@@ -173,6 +173,9 @@ func (e *Executor) request(ctx context.Context, x tools.Execution) (*http.Reques
 	}
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "writ")
+	if x.DecisionID != "" {
+		request.Header.Set(tools.DecisionHeader, x.DecisionID)
+	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}

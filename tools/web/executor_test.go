@@ -74,7 +74,7 @@ func newCall(t testing.TB, tool *tools.Tool, arguments string) tools.Execution {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tools.Execution{Tool: tool, Message: message, JSON: []byte(arguments)}
+	return tools.Execution{DecisionID: "d-1", Tool: tool, Message: message, JSON: []byte(arguments)}
 }
 
 // idempotent returns the tool with another declaration of how often it may run.
@@ -143,17 +143,17 @@ func TestACallIsSentAsItsBindingSays(t *testing.T) {
 		"a post with a key": {
 			"payments.refund", `{"order":"7","cents":1200,"note":"a&b"}`, "k-1",
 			sent{"POST", "/orders/7/refunds", "payments", http.Header{
-				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"writ"}, "Idempotency-Key": {"k-1"},
+				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"writ"}, "X-Writ-Decision-Id": {"d-1"}, "Idempotency-Key": {"k-1"},
 			}, map[string]any{"cents": "any", "note": "a&b"}},
 		},
 		"a get without one": {
 			"payments.find", `{"customer":"ann & co=?"}`, "",
-			sent{"GET", "/orders?customer=", "payments", http.Header{"Accept": {"application/json"}, "User-Agent": {"writ"}}, nil},
+			sent{"GET", "/orders?customer=", "payments", http.Header{"Accept": {"application/json"}, "User-Agent": {"writ"}, "X-Writ-Decision-Id": {"d-1"}}, nil},
 		},
 		"a path that needs escapes": {
 			"payments.refund", `{"order":"a b%c"}`, "",
 			sent{"POST", "/orders/a%20b%25c/refunds", "payments", http.Header{
-				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"writ"},
+				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"writ"}, "X-Writ-Decision-Id": {"d-1"},
 			}, map[string]any{}},
 		},
 	} {

@@ -187,7 +187,7 @@ def http_morning(planner):
 def http_denials(planner):
     """What must not get through, in the language of HTTP: RFC 9457."""
     forged = {"X-User-Role": "support_lead", "X-Roles": "support_lead", "X-Tenant": "acme", "X-Forwarded-User": "lea"}
-    claim = {"name": "payments.issue_refund", "approved": True}
+    claim = {"approved": True}
     for call, refused in {
         "http-over-100": lambda call: planner.refund(call, "ada", 10001),
         "http-needs-approval": lambda call: planner.refund(call, "ada", 6000),
