@@ -99,7 +99,7 @@ func (s *recordSource) advise(err error) error {
 	case errors.Is(err, fs.ErrNotExist) && s.ledger != "":
 		return hinted(err, "an agent keeps its ledger in \"ledger\" below its data_dir")
 	case errors.Is(err, fs.ErrNotExist) && s.store != "":
-		return hinted(err, "the store is the directory that holds store.db, below the collector's data_dir")
+		return hinted(err, "the store is the directory that holds store.db, the collector's data_dir")
 	case errors.As(err, &answer) && answer.Code == codes.Unavailable:
 		return hinted(err, "is a collector running at %s?", s.collector)
 	case errors.Is(err, query.ErrTooMany):

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,8 +47,6 @@ type Server struct {
 	log      *slog.Logger
 	patience time.Duration
 	places   chan struct{} // one in it a watcher
-	drain    sync.Once
-	closed   chan struct{}
 }
 
 // NewServer returns the service over a store.
@@ -63,15 +60,8 @@ func NewServer(o Options) *Server {
 	if o.Patience <= 0 {
 		o.Patience = maxPatience
 	}
-	return &Server{
-		reader: FromStore(o.Store), log: o.Log, patience: o.Patience,
-		places: make(chan struct{}, o.Watchers), closed: make(chan struct{}),
-	}
+	return &Server{reader: FromStore(o.Store), log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers)}
 }
-
-// Drain ends all watches with UNAVAILABLE, and refuses new ones: a server that stops in
-// good order would wait for them without end.
-func (s *Server) Drain() { s.drain.Do(func() { close(s.closed) }) }
 
 // ListRecords lists records, newest first.
 func (s *Server) ListRecords(ctx context.Context, r *writv1.ListRecordsRequest) (*writv1.ListRecordsResponse, error) {
@@ -88,15 +78,12 @@ func (s *Server) GetRecord(ctx context.Context, r *writv1.GetRecordRequest) (*wr
 	return &writv1.GetRecordResponse{Records: records}, nil
 }
 
-var (
-	// errDraining ends the watches of a server that stops.
-	errDraining = errors.New("the collector is stopping")
-	// errSlow ends the watch of one who takes nothing.
-	errSlow = errors.New("nothing was taken for too long: list what was missed, and watch again")
-)
+// errSlow ends the watch of one who takes nothing.
+var errSlow = errors.New("nothing was taken for too long: list what was missed, and watch again")
 
 // WatchRecords sends records as they are stored. The headers are sent when the watcher
-// has taken its place: what is stored after them will be sent.
+// has taken its place: what is stored after them will be sent. It ends when the stream's
+// context does, with the cause where that is a status.
 func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStreamingServer[writv1.WatchRecordsResponse]) error {
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
@@ -115,7 +102,7 @@ func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStre
 	}
 	w := &watcher{records: records, out: out, done: make(chan error, 1)}
 	go w.run()
-	return s.status(ctx, s.attend(w))
+	return s.status(ctx, s.attend(ctx, w))
 }
 
 // watcher sends to one who watches.
@@ -141,17 +128,17 @@ func (w *watcher) run() {
 	}
 }
 
-// attend waits for the end of a watch: its own, the server's, or that of a send which
+// attend waits for the end of a watch: its own, its context's, or that of a send which
 // was already under way a whole patience ago.
-func (s *Server) attend(w *watcher) error {
+func (s *Server) attend(ctx context.Context, w *watcher) error {
 	tick := time.NewTicker(s.patience)
 	defer tick.Stop()
 	for last := uint64(0); ; {
 		select {
 		case err := <-w.done:
 			return err
-		case <-s.closed:
-			return errDraining
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		case <-tick.C:
 			now := w.sends.Load()
 			if now == last && now%2 == 1 {
@@ -175,15 +162,17 @@ func (s *Server) status(ctx context.Context, err error) error {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, errSlow):
 		return status.Error(codes.ResourceExhausted, err.Error())
-	case errors.Is(err, errDraining):
-		return status.Error(codes.Unavailable, err.Error())
+	case ownStatus(err): // of a send, or of a server that stops
+		return err
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	default:
-		if _, ok := status.FromError(err); ok { // of a send
-			return err
-		}
 		s.log.ErrorContext(ctx, "records cannot be read", "error", err)
 		return status.Error(codes.Internal, "the collector cannot read its store")
 	}
+}
+
+func ownStatus(err error) bool {
+	_, ok := status.FromError(err)
+	return ok
 }

@@ -240,25 +240,58 @@ func TestASlowWatcherCostsNoMoreThanItsPlace(t *testing.T) {
 	}
 }
 
-func TestWatchersAreBoundedAndDrained(t *testing.T) {
+func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	server := query.NewServer(query.Options{Store: d.store, Watchers: 1})
-	client := serve(t, server)
-	first, err := client.WatchRecords(t.Context(), &writv1.WatchRecordsRequest{})
-	if err != nil {
+	reader := query.FromService(serve(t, query.NewServer(query.Options{Store: d.store, Watchers: 1})))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := reader.Watch(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.Header(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := query.FromService(client).Watch(t.Context(), nil); !errors.Is(err, query.ErrTooMany) {
+	if _, err := reader.Watch(t.Context(), nil); !errors.Is(err, query.ErrTooMany) {
 		t.Errorf("a second watcher: %v", err)
 	}
-	server.Drain()
-	server.Drain()
-	if _, err := first.Recv(); status.Code(err) != codes.Unavailable {
-		t.Errorf("drained with %v", err)
+}
+
+// ending is a stream with a context of its own.
+type ending struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (e ending) Context() context.Context { return e.ctx }
+
+func TestAWatchEndsWithItsServerHoweverSlowItsReaderIs(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	stopping, stop := context.WithCancelCause(t.Context())
+	ended := make(chan error, 2)
+	client := serve(t, query.NewServer(query.Options{Store: d.store}),
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			ctx, cancel := context.WithCancelCause(ss.Context())
+			defer context.AfterFunc(stopping, func() { cancel(context.Cause(stopping)) })()
+			err := handler(srv, ending{ss, ctx})
+			ended <- err
+			return err
+		}))
+	for range 2 {
+		watch, err := client.WatchRecords(t.Context(), &writv1.WatchRecordsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := watch.Header(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		d.write(t, ledger.Entry{Kind: writv1.RecordKind_RECORD_KIND_DECISION, Body: &writv1.DecisionRecord{Arguments: bytes.Repeat([]byte("x"), 60_000)}})
+	}
+	stop(status.Error(codes.Unavailable, "stopping"))
+	for range 2 {
+		if err := <-ended; status.Code(err) != codes.Unavailable {
+			t.Errorf("ended with %v", err)
+		}
 	}
 }
 
