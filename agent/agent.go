@@ -193,7 +193,12 @@ func (a *Agent) closeLost(ctx context.Context) error {
 }
 
 // Swap puts a bundle in force, and records it. Calls that have begun keep theirs.
+// A bundle with a tool that its executor could not run, such as one whose program is
+// missing or another than was pinned, does not come into force.
 func (a *Agent) Swap(ctx context.Context, bundle *policy.Bundle) error {
+	if err := a.check(bundle); err != nil {
+		return err
+	}
 	digest := bundle.Digest()
 	_, err := a.options.Ledger.Append(ctx, ledger.Entry{
 		Kind:         writv1.RecordKind_RECORD_KIND_BUNDLE,
@@ -210,6 +215,27 @@ func (a *Agent) Swap(ctx context.Context, bundle *policy.Bundle) error {
 	}
 	a.generation.Store(bundle)
 	return nil
+}
+
+// checker is an executor that can tell beforehand whether it could run a tool; its
+// error names the tool.
+type checker interface {
+	Check(tool *tools.Tool) error
+}
+
+// check says whether the bundle's tools can be run, those apart that nothing here
+// runs: they are refused when they are called.
+func (a *Agent) check(bundle *policy.Bundle) error {
+	var errs []error
+	for _, tool := range bundle.Tools() {
+		executor, refusal := a.executor(tool)
+		if checker, ok := executor.(checker); refusal == nil && ok {
+			if err := checker.Check(tool); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Bundle returns the bundle in force.

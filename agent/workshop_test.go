@@ -98,6 +98,7 @@ type workshop struct {
 // workshopOptions say how a workshop differs from the usual one.
 type workshopOptions struct {
 	craft      craft
+	executor   tools.Executor
 	executions int
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
@@ -108,6 +109,9 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	w := &workshop{t: t, dir: t.TempDir(), disk: &brokenDisk{}, log: &strings.Builder{}}
 	if options.craft == nil {
 		options.craft = made
+	}
+	if options.executor == nil {
+		options.executor = options.craft
 	}
 	for name, text := range workshopFiles {
 		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
@@ -135,7 +139,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		t.Fatal(err)
 	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
-		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.craft,
+		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.executor,
 		Clock: time.Now, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
