@@ -5,6 +5,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -61,6 +62,9 @@ func (l *Ledger) commitLoop() {
 	for {
 		select {
 		case p := <-l.queue:
+			// Whoever is about to append does so now, and shares the signature and
+			// the write: alone they cost more than all else here.
+			runtime.Gosched()
 			l.commit(p)
 		case <-l.broken:
 			probe.Reset(l.opts.ProbeInterval)
