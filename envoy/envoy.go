@@ -94,6 +94,10 @@ func New(options Options) (*Face, error) {
 	return face, nil
 }
 
+// streamWorkers are goroutines that outlive their calls: a call that gets one finds
+// a stack that has grown already. More calls than that at a time get their own.
+const streamWorkers = 64
+
 // newServer makes a server that takes whole bodies, and scans checks instead of
 // reading all of them.
 func newServer(limits wire.Limits) *grpc.Server {
@@ -102,6 +106,7 @@ func newServer(limits wire.Limits) *grpc.Server {
 		grpc.ForceServerCodecV2(extauthz.Codec()),
 		grpc.MaxRecvMsgSize(2*body+messageMargin),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.NumStreamWorkers(streamWorkers),
 	)
 }
 
