@@ -98,7 +98,7 @@ run: envoy build .cache/python/.stamp ## Play a working day at the refund desk t
 # --- test ---
 
 .PHONY: test
-test: envoy ## Vet, and run the unit and end-to-end tests (under 10 minutes on 2 cores)
+test: envoy $(VENV)/.ci ## Vet, and run the unit and end-to-end tests (under 10 minutes on 2 cores)
 	go vet $(PACKAGES)
 	.ci/gotest -timeout 9m $(PACKAGES)
 
@@ -115,11 +115,11 @@ test-parts: race test-32 conformance fuzz ## What takes longer: race, 32 bit, fu
 	$(MAKE) run ONCE=1
 
 .PHONY: race
-race: envoy ## Run the tests under the race detector
+race: envoy $(VENV)/.ci ## Run the tests under the race detector
 	CGO_ENABLED=1 .ci/gotest -race -timeout 30m $(PACKAGES)
 
 .PHONY: test-32
-test-32: ## Decide in a 32-bit build, where the same cases must give the same bytes
+test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give the same bytes
 	GOARCH=386 .ci/gotest -timeout 9m ./agent/policy/... ./proto/... ./tools/schemas/...
 
 .PHONY: fuzz
