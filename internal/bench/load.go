@@ -37,7 +37,8 @@ func closedLoop(ctx context.Context, address string, connections int, d time.Dur
 	for i, c := range open {
 		group.Go(func() {
 			defer c.conn.Close()
-			for time.Since(start) < d && errs[i] == nil {
+			// One at least, so that no round is without a call.
+			for ok := true; ok; ok = errs[i] == nil && time.Since(start) < d {
 				errs[i] = c.ask()
 				counts[i]++
 			}

@@ -18,6 +18,7 @@ import (
 // packages are those whose benchmarks are the parts of a call, in the order of its
 // life, with what of them is run.
 var packages = []struct{ path, benchmarks string }{
+	{"./internal/bench", "Check"},
 	{"./envoy/extauthz", "."},
 	{"./wire", "."},
 	{"./tools/schemas", "Read$|Validate|Append"},

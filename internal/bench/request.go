@@ -30,8 +30,8 @@ const (
 	domain                               = "shop.internal"
 )
 
-// calls numbers the calls of a run, so that no two are the same.
-var calls atomic.Uint64
+// sent numbers the calls of a run, so that no two are the same.
+var sent atomic.Uint64
 
 // orderOf is the n-th order; all have one length.
 func orderOf(n uint64) string { return fmt.Sprintf("o-%012d", n) }
@@ -68,7 +68,7 @@ func dial(ctx context.Context, address string) (*connection, error) {
 
 // send sends a call that was never sent before.
 func (c *connection) send() error {
-	c.order = orderOf(calls.Add(1))
+	c.order = orderOf(sent.Add(1))
 	c.out = append(c.out[:0], request[0]...)
 	c.out = append(c.out, c.order...)
 	c.out = append(c.out, request[1]...)
