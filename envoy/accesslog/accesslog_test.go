@@ -123,6 +123,31 @@ func TestAnEntryTellsHowTheCallEnded(t *testing.T) {
 	}
 }
 
+func TestACallerMayLeaveAStreamOfEventsAndNoOtherAnswer(t *testing.T) {
+	t.Parallel()
+	left := &datav3.ResponseFlags{DownstreamConnectionTermination: true}
+	cases := []struct {
+		kind   string
+		status uint32
+		state  writv1.OutcomeState
+	}{
+		{"text/event-stream; charset=utf-8", 200, writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED},
+		{"text/event-stream", 500, writv1.OutcomeState_OUTCOME_STATE_FAILED},
+		{"application/json", 200, writv1.OutcomeState_OUTCOME_STATE_FAILED},
+	}
+	stack, conn := start(t)
+	for _, c := range cases {
+		one := entry(allow(t, conn), c.status, left)
+		one.Response.ResponseHeaders = map[string]string{resources.ContentType: c.kind}
+		report(t, conn, one)
+	}
+	for i, made := range stack.Decisions(len(cases)) {
+		if got := made.Outcomes[0].GetState(); got != cases[i].state {
+			t.Errorf("%s with %d: state = %v, want %v", cases[i].kind, cases[i].status, got, cases[i].state)
+		}
+	}
+}
+
 func TestACallEndsOnce(t *testing.T) {
 	t.Parallel()
 	stack, conn := start(t)

@@ -41,6 +41,9 @@ const (
 	jwtProvider = "writ"
 )
 
+// ContentType is the answer's header that entries of the access log carry.
+const ContentType = "content-type"
+
 // stripped are headers that nobody outside may set: those that the agent adds,
 // and those by which a caller could have Envoy retry, hedge or wait.
 var stripped = []string{
@@ -204,7 +207,7 @@ func accessLog() []*accesslogv3.AccessLog {
 		TransportApiVersion: corev3.ApiVersion_V3,
 		GrpcService:         agentService(nil),
 		BufferFlushInterval: durationpb.New(accessLogDelay),
-	}}
+	}, AdditionalResponseHeadersToLog: []string{ContentType}}
 	return []*accesslogv3.AccessLog{{
 		Name:       "envoy.access_loggers.http_grpc",
 		Filter:     letThrough(),
