@@ -23,6 +23,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-dev/writ/internal/testenv"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -81,7 +82,8 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(built.dir, name)
 }
 
-// build builds the programs, plain, whatever the tests are built with.
+// build builds the programs as "go test" builds the packages of a plain test, so that
+// it finds most of them built.
 func build() (err error) {
 	if built.dir, err = os.MkdirTemp("", "w"); err != nil {
 		return err
@@ -106,7 +108,7 @@ func build() (err error) {
 		{"-o", built.dir + "/", "./cmd/writ", "./examples/refunddesk/payments"},
 		{"-o", filepath.Join(built.dir, agentSlow), "-overlay", overlay, "./cmd/writ"},
 	} {
-		build := exec.Command("go", append([]string{"build", "-trimpath"}, args...)...)
+		build := exec.Command("go", append([]string{"build"}, args...)...)
 		build.Dir = root
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -124,6 +126,8 @@ type desk struct {
 	// config is the agent's, configFile its file.
 	config     *writv1.AgentConfig
 	configFile string
+	// upstream is how the agent reaches its collector, nil without one.
+	upstream *writv1.CollectorConnection
 	// payments is the service, tap counts what reaches it.
 	payments *process
 	tap      *tap
@@ -135,21 +139,30 @@ type desk struct {
 	transport *http.Transport
 }
 
-// openDesk starts payments and Envoy, and no agent yet.
-func openDesk(t *testing.T, enforcement writv1.Enforcement) *desk {
+// openDesk starts payments and Envoy, and no agent yet. The agent sends its ledger
+// upstream where there is a connection; its file names are below the desk's directory.
+func openDesk(t *testing.T, enforcement writv1.Enforcement, upstream *writv1.CollectorConnection) *desk {
 	t.Helper()
 	d := newDesk(t)
 	d.startPayments()
 	d.tap = newTap(t, d.payments.address)
+	if upstream != nil {
+		upstream.Address = "unix:" + d.path("collector.sock")
+		upstream.PublicKeyFile = d.path("collector/collector.vkey")
+	}
+	d.upstream = upstream
 	d.configure(enforcement, d.tap.address())
 	d.startEnvoy()
 	return d
 }
 
+// path returns that of a file of the desk.
+func (d *desk) path(name string) string { return filepath.Join(d.dir, filepath.FromSlash(name)) }
+
 // newDesk makes the files of a desk that nothing runs for yet.
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	d := &desk{t: t, dir: testenv.Dir(t), transport: &http.Transport{MaxIdleConnsPerHost: clientCount}}
+	d := &desk{t: t, dir: testenv.Dir(t), program: agentPlain, transport: &http.Transport{MaxIdleConnsPerHost: clientCount}}
 	t.Cleanup(d.transport.CloseIdleConnections)
 	return d
 }
@@ -160,28 +173,34 @@ func (d *desk) configure(enforcement writv1.Enforcement, upstream string) {
 	d.t.Helper()
 	d.writeBundle(enforcement, upstream)
 	d.config = &writv1.AgentConfig{
-		DataDir:   filepath.Join(d.dir, "data"),
-		BundleDir: filepath.Join(d.dir, "bundle"),
-		Listeners: &writv1.AgentListeners{Envoy: "unix:" + filepath.Join(d.dir, "agent.sock")},
+		DataDir:   d.path("data"),
+		BundleDir: d.path("bundle"),
+		Listeners: &writv1.AgentListeners{Envoy: "unix:" + d.path("agent.sock")},
 		Identity: &writv1.IdentityConfig{Jwt: &writv1.JwtConfig{
 			Issuer: issuer, Audiences: []string{audience}, JwksFile: d.makeClients(),
 		}},
-		Ledger: &writv1.LedgerConfig{Origin: "desk.example/agent"},
+		Ledger:    &writv1.LedgerConfig{Origin: "desk.example/agent"},
+		Collector: d.upstream,
 		Envoy: &writv1.EnvoyConfig{
-			Listener: testenv.Address(d.t), Admin: "unix:" + filepath.Join(d.dir, "admin.sock"),
-			AgentListener: "unix:" + filepath.Join(d.dir, "egress.sock"),
+			Listener: testenv.Address(d.t), Admin: "unix:" + d.path("admin.sock"),
+			AgentListener: "unix:" + d.path("egress.sock"),
 		},
 	}
-	text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(d.config)
+	d.configFile = d.writeConfig("agent.yaml", d.config)
+}
+
+func (d *desk) writeConfig(name string, config proto.Message) string {
+	d.t.Helper()
+	text, err := protoyaml.MarshalOptions{UseProtoNames: true}.Marshal(config)
 	if err != nil {
-		d.t.Fatalf("write the agent's configuration: %v", err)
+		d.t.Fatalf("write %s: %v", name, err)
 	}
-	d.configFile = d.write("agent.yaml", text)
+	return d.write(name, text)
 }
 
 func (d *desk) write(name string, text []byte) string {
 	d.t.Helper()
-	path := filepath.Join(d.dir, filepath.FromSlash(name))
+	path := d.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		d.t.Fatal(err)
 	}
@@ -284,10 +303,10 @@ func (d *desk) startPayments() {
 }
 
 // books is the database of the payments service.
-func (d *desk) books() string { return filepath.Join(d.dir, "payments.db") }
+func (d *desk) books() string { return d.path("payments.db") }
 
 // ledger is the directory of the agent's ledger.
-func (d *desk) ledger() string { return filepath.Join(d.dir, "data", "ledger") }
+func (d *desk) ledger() string { return d.path("data/ledger") }
 
 func (d *desk) startEnvoy() {
 	d.t.Helper()

@@ -55,7 +55,7 @@ func TestNoAnswerIsMissingAndNoEffectIsUndecidedAfterKill9(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kills := killsOr(t, c.kills)
-			d := openDesk(t, c.enforcement)
+			d := openDesk(t, c.enforcement, nil)
 			d.program = c.agent
 			run := &run{desk: d, judge: newJudge(d), moment: c.moment}
 			for run.kills < kills && run.rounds < roundsPerKill*kills && !t.Failed() {
@@ -87,8 +87,8 @@ type run struct {
 	moment moment
 	// rounds were played. Kills are those that count: atWrite, the agent was answering
 	// leastRate calls a second, and a call was cut off. In vain are starts that were
-	// killed before anybody knew whether they served.
-	rounds, kills, vain int
+	// killed before anybody knew whether they served; the other starts are starts.
+	rounds, kills, vain, starts int
 	// owed are the attempts that get retried once the agent is back.
 	owed []*attempt
 	// made are the attempts since the last judgement.
@@ -138,14 +138,16 @@ func (r *run) round(t *testing.T) {
 	}
 	r.count(t, cut, rate)
 	r.owe(cut, killed, dead)
+	r.made = nil
 }
 
 // start starts the agent and waits until it serves.
 func (r *run) start(t *testing.T) {
 	t.Helper()
 	began := time.Now()
+	r.starts++
 	r.desk.startAgent()
-	r.made = r.desk.awaitServing()
+	r.made = append(r.made, r.desk.awaitServing()...)
 	r.restarts += time.Since(began)
 }
 
@@ -228,22 +230,28 @@ func (r *run) owe(cut []*attempt, killed, dead time.Time) {
 	}
 }
 
-// finish stops everything in good order and judges the whole.
+// finish brings the agent back for what is owed, and judges the whole.
 func (r *run) finish(t *testing.T, kills int) {
 	t.Helper()
 	r.start(t)
 	r.retry(t, true)
+	r.close(t)
+	t.Logf("%d kills that count, of %d, and %d of an agent that started; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn",
+		r.kills, r.rounds, r.vain, r.calls, r.cutCalls, r.cutAllows, r.unserved, float64(r.answered)/r.up.Seconds(),
+		(r.restarts / time.Duration(r.starts)).Round(time.Millisecond), r.judge.account.size, r.judge.account.epochs, r.judge.account.torn)
+	if !t.Failed() && r.kills < kills {
+		t.Errorf("%d kills cut a call off at %d calls a second or more, want %d: none of the others counts", r.kills, leastRate, kills)
+	}
+}
+
+// close stops agent and payments in good order, and judges what they leave.
+func (r *run) close(t *testing.T) {
+	t.Helper()
 	r.desk.agent.stop(t)
 	r.desk.payments.stop(t)
 	r.judge.round(t, r.made)
 	r.judge.last(t)
 	r.verify(t)
-	t.Logf("%d kills that count, of %d, and %d of an agent that started; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn",
-		r.kills, r.rounds, r.vain, r.calls, r.cutCalls, r.cutAllows, r.unserved, float64(r.answered)/r.up.Seconds(),
-		(r.restarts / time.Duration(r.rounds+1)).Round(time.Millisecond), r.judge.account.size, r.judge.account.epochs, r.judge.account.torn)
-	if !t.Failed() && r.kills < kills {
-		t.Errorf("%d kills cut a call off at %d calls a second or more, want %d: none of the others counts", r.kills, leastRate, kills)
-	}
 }
 
 // verify has the ledger verified by the program and the library, and folded by what
@@ -262,7 +270,7 @@ func (r *run) verify(t *testing.T) {
 	if report.Fault != nil || len(report.Notes) > 0 || !report.Ended || report.Records != account.size {
 		t.Errorf("ledger.Verify: %+v, want %d records, ended", report, account.size)
 	}
-	if starts := uint64(r.rounds + 1); report.Epochs < starts || report.Epochs > starts+uint64(r.vain) {
+	if starts := uint64(r.starts); report.Epochs < starts || report.Epochs > starts+uint64(r.vain) {
 		t.Errorf("the ledger has %d epochs, want one for each of %d starts, and at most %d more", report.Epochs, starts, r.vain)
 	}
 	state := agent.NewState(1_000_000)

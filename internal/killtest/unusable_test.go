@@ -117,7 +117,7 @@ func (d *desk) hand(t *testing.T) {
 // put has a file or an empty directory stand where the agent's own was.
 func (d *desk) put(t *testing.T, name string, mode fs.FileMode) {
 	t.Helper()
-	path := filepath.Join(d.dir, filepath.FromSlash(name))
+	path := d.path(name)
 	if err := os.RemoveAll(path); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package killtest_test
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/writ-dev/writ/collector/store"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/proto/canonical"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+const (
+	// patience is how long a refund waits for the collector.
+	patience = 300 * time.Millisecond
+	// collectorOutage is how long the collector is away with the load going on: refunds
+	// lose their patience.
+	collectorOutage = 2 * patience
+	// agentEvery is how many rounds kill the agent too, while the collector is away.
+	agentEvery = 3
+)
+
+func TestNoAnswerIsMissingUpstreamAfterKill9OfTheCollector(t *testing.T) {
+	kills := killsOr(t, 5)
+	d := openDesk(t, writv1.Enforcement_ENFORCEMENT_EXT_PROC, &writv1.CollectorConnection{AcknowledgeTimeout: durationpb.New(patience)})
+	r := &upstreamRun{run: run{desk: d, judge: newJudge(d)}, kept: &kept{dir: d.path("collector"), decisions: map[string]bool{}}}
+	r.config = d.writeConfig("collector.yaml", &writv1.CollectorConfig{
+		DataDir: d.path("collector"), Listener: "unix:" + d.path("collector.sock"), AgentsFile: d.path("agents"),
+	})
+	d.write("agents", nil)
+	r.open(t)
+	for r.rounds < kills && !t.Failed() {
+		r.round(t)
+	}
+	r.finish(t)
+}
+
+// upstreamRun is a desk whose collector is killed again and again.
+type upstreamRun struct {
+	run
+	// config is the file of the collector's.
+	config    string
+	collector *process
+	kept      *kept
+	// succeeded are the refunds that did, refused counts those that waited in vain.
+	succeeded []*attempt
+	refused   int
+	// away is how long refunds were refused after the collector was back.
+	away time.Duration
+}
+
+// open starts collector and agent, and makes them known to each other.
+func (r *upstreamRun) open(t *testing.T) {
+	t.Helper()
+	r.startCollector(t)
+	r.collector.await(t, func() bool {
+		_, err := os.Stat(r.desk.upstream.GetPublicKeyFile())
+		return err == nil
+	})
+	r.start(t)
+	key, err := os.ReadFile(r.desk.path("data/ledger/log.vkey"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.desk.write("agents", key)
+	r.awaitRefund(t)
+}
+
+func (r *upstreamRun) startCollector(t *testing.T) {
+	t.Helper()
+	r.collector = start(t, "collector", program(t, agentPlain), "collector", "--config", r.config)
+}
+
+// awaitRefund waits until a refund succeeds: its decision is upstream.
+func (r *upstreamRun) awaitRefund(t *testing.T) {
+	t.Helper()
+	began := time.Now()
+	r.collector.await(t, func() bool {
+		c := r.desk.clients[1]
+		probe := c.make(c.count.Add(1), refund, 1)
+		c.send(t.Context(), probe)
+		r.made = append(r.made, probe)
+		return probe.succeeded()
+	})
+	r.away += time.Since(began)
+}
+
+// round kills the collector under load, and now and then the agent too, holds what the
+// clients were answered against what the collector stored, and starts them again.
+func (r *upstreamRun) round(t *testing.T) {
+	t.Helper()
+	r.rounds++
+	calls := r.desk.startLoad()
+	began := time.Now()
+	<-time.After(minUp + rand.N(maxUp-minUp))
+	killed, err := killAtWrite(r.collector.command.Process.Pid, r.kept.wal(), 1+rand.IntN(8))
+	if err != nil {
+		t.Fatalf("wait for the moment: %v\n%s", err, r.collector.output.String())
+	}
+	r.collector.killed = true
+	r.collector.kill(t)
+	dead := time.Now()
+	<-time.After(collectorOutage)
+	agentToo := r.rounds%agentEvery == 0
+	if agentToo {
+		r.desk.agent.kill(t)
+	}
+	made := calls.end()
+	r.measure(made, began, killed)
+	r.made = append(r.made, made...)
+	r.judgeUpstream(t, made, dead)
+	r.startCollector(t)
+	if agentToo {
+		r.owe(r.judge.round(t, r.made), killed, dead)
+		r.made = nil
+		r.start(t)
+		r.retry(t, false)
+	}
+	r.awaitRefund(t)
+	t.Logf("round %d: %d calls, %d refunds have succeeded, %d records are stored", r.rounds, len(made), len(r.succeeded), r.kept.size)
+}
+
+// judgeUpstream judges what the collector has, while it is dead.
+func (r *upstreamRun) judgeUpstream(t *testing.T, made []*attempt, dead time.Time) {
+	t.Helper()
+	for _, a := range made {
+		switch {
+		case a.kind != refund:
+		case a.succeeded() && a.began.After(dead):
+			t.Errorf("%s, while there was no collector", a)
+		case a.succeeded():
+			r.succeeded = append(r.succeeded, a)
+		case a.denial != nil && a.denial.Reason == "LEDGER_NOT_ACKNOWLEDGED":
+			r.refused++
+		}
+	}
+	r.kept.update(t)
+	for _, a := range r.succeeded {
+		if !r.kept.decisions[a.trace] {
+			t.Errorf("%s, and its decision is missing upstream", a)
+		}
+	}
+}
+
+// finish stops everything in good order: then all that the agent recorded is upstream.
+func (r *upstreamRun) finish(t *testing.T) {
+	t.Helper()
+	r.close(t)
+	r.collector.stop(t)
+	r.kept.update(t)
+	for trace, decided := range r.judge.account.byTrace {
+		if !r.kept.decisions[trace] {
+			t.Errorf("decision %s is missing upstream", decided[0].id)
+		}
+	}
+	r.verifyStore(t)
+	t.Logf("%d kills of the collector; %d refunds succeeded, %d were refused for want of it; %.0f calls answered a second; %s until refunds succeed again; %d records upstream",
+		r.rounds, len(r.succeeded), r.refused, float64(r.answered)/r.up.Seconds(), (r.away / time.Duration(r.rounds+1)).Round(time.Millisecond), r.kept.size)
+	if r.refused == 0 {
+		t.Error("no refund was refused for want of a collector: it was never missed")
+	}
+}
+
+// verifyStore has the store verified, and held against the ledger.
+func (r *upstreamRun) verifyStore(t *testing.T) {
+	t.Helper()
+	verify := exec.CommandContext(t.Context(), program(t, agentPlain), "verify", "--store", r.kept.dir, "--key", r.desk.path("data/ledger/log.vkey"))
+	if out, err := verify.CombinedOutput(); err != nil {
+		t.Errorf("writ verify: %v\n%s", err, out)
+	}
+	report, err := store.Verify(t.Context(), r.kept.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ledger.Verify(r.desk.ledger(), r.judge.account.verifier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Err() != nil || report.Findings > 0 || len(report.Ledgers) != 1 {
+		t.Fatalf("store.Verify: %+v, %v", report, report.Err())
+	}
+	// One root: every record is there, byte for byte, in its place.
+	if held := report.Ledgers[0]; held.Size != own.Size || held.Root != own.Root || !held.Ended {
+		t.Errorf("the store holds %+v, and the ledger %+v", held, own)
+	}
+}
+
+// kept is what the collector's store holds, read while the collector is dead.
+type kept struct {
+	dir string
+	// last is the number of the newest record that was read, size how many were.
+	last int64
+	size uint64
+	// decisions are the traceparents of those that are there.
+	decisions map[string]bool
+}
+
+// wal is the file that the store writes first.
+func (k *kept) wal() string { return k.dir + "/store.db-wal" }
+
+// update reads what is new.
+func (k *kept) update(t *testing.T) {
+	t.Helper()
+	s, err := store.OpenReadOnly(t.Context(), k.dir)
+	if err != nil {
+		t.Fatalf("open the store that the kill left: %v", err)
+	}
+	defer s.Close()
+	for {
+		found, err := s.List(t.Context(), store.Selection{After: k.last, Forward: true, Limit: store.MaxLimit})
+		if err != nil {
+			t.Fatalf("list the store that the kill left: %v", err)
+		}
+		if len(found) == 0 {
+			return
+		}
+		for i := range found {
+			k.take(t, &found[i])
+		}
+	}
+}
+
+func (k *kept) take(t *testing.T, stored *store.Stored) {
+	t.Helper()
+	record := &writv1.Record{}
+	if err := canonical.Unmarshal(stored.Raw, record); err != nil {
+		t.Fatalf("read a stored record: %v", err)
+	}
+	if record.GetIndex() != k.size {
+		t.Errorf("record %d is stored in the place of %d", record.GetIndex(), k.size)
+	}
+	k.last, k.size = stored.Seq, k.size+1
+	body, err := ledger.Body(record)
+	if err != nil {
+		t.Fatalf("record %d: %v", record.GetIndex(), err)
+	}
+	if made, ok := body.(*writv1.DecisionRecord); ok {
+		k.decisions[made.GetTraceParent()] = true
+		if len(record.GetDecisionId()) == 0 {
+			t.Errorf("record %d decides nothing: %s", record.GetIndex(), hex.EncodeToString(stored.Raw))
+		}
+	}
+}
