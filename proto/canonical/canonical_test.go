@@ -9,7 +9,10 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -121,6 +124,14 @@ func TestEveryMessageComesBackAndAgreesWithTheProtobufModule(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Fatalf("%v\ngot  %x\nwant %x", m.Interface(), got, want)
 		}
+		apart := unlinked(t, m.Descriptor())
+		if err := proto.Unmarshal(want, apart); err != nil {
+			t.Fatal(err)
+		}
+		// Of a type that is not linked the package's own encoder writes.
+		if own, err := canonical.Marshal(apart); err != nil || !bytes.Equal(own, want) {
+			t.Fatalf("%v\nown  %x, %v\nwant %x", m.Interface(), own, err, want)
+		}
 		back := m.New().Interface()
 		if err := canonical.Unmarshal(got, back); err != nil {
 			t.Fatal(err)
@@ -129,6 +140,16 @@ func TestEveryMessageComesBackAndAgreesWithTheProtobufModule(t *testing.T) {
 			t.Fatalf("again = %x, %v, want %x", again, err, got)
 		}
 	})
+}
+
+// unlinked returns a message of a copy of the type, as a bundle brings its own.
+func unlinked(t *rapid.T, md protoreflect.MessageDescriptor) proto.Message {
+	t.Helper()
+	file, err := protodesc.NewFile(protodesc.ToFileDescriptorProto(md.ParentFile()), protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dynamicpb.NewMessage(file.Messages().ByName(md.Name()))
 }
 
 func FuzzUnmarshal(f *testing.F) {

@@ -10,8 +10,24 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
+
+// appendGenerated appends what proto.Marshal makes of a message of a type that is
+// linked into the program, if that is the canonical form: a message has one, so that
+// bytes of it that pass the check are it. Otherwise, and for what has no canonical
+// form, it reports false.
+func appendGenerated(dst []byte, m proto.Message, p *plan) ([]byte, bool) {
+	if !p.linked {
+		return dst, false
+	}
+	out, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(dst, m)
+	if err != nil || checkMessage(out[len(dst):], p, maxDepth) != nil {
+		return dst, false
+	}
+	return out, true
+}
 
 func appendMessage(dst []byte, m protoreflect.Message, p *plan, depth int) ([]byte, error) {
 	if depth == 0 {

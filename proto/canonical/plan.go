@@ -16,6 +16,7 @@ type plan struct {
 	fields     []field // ascending by number
 	byNumber   map[protowire.Number]int
 	extendable bool
+	linked     bool // the type is linked into the program
 }
 
 // field is one field of a plan.
@@ -47,7 +48,7 @@ func planFor(md protoreflect.MessageDescriptor) *plan {
 		return p.(*plan)
 	}
 	p := newPlan(md)
-	if linked(md) {
+	if p.linked = linked(md); p.linked {
 		plans.Store(md, p)
 	}
 	return p
