@@ -57,6 +57,17 @@ func BenchmarkDecode(b *testing.B) {
 			}
 		}
 	})
+	b.Run("http with claims", func(b *testing.B) {
+		claims := `{"request_id":"req-7812","session":"s-1","user_role":"desk","intent":"quote_order","model_route":"support-default",` +
+			`"retrieval":{"kb_doc_ids":["terms-v3","prices-2026"],"tenant":"north","top_k":4}}`
+		route, request := shopRoute(b), order("/v1/shops/s1/orders", `{"item":"x"}`, "x-writ-envelope", claims)
+		b.ReportAllocs()
+		for b.Loop() {
+			if call := route.Decode(request); call.Refusal != nil {
+				b.Fatal(call.Refusal)
+			}
+		}
+	})
 	b.Run("http", func(b *testing.B) {
 		route, request := shopRoute(b), order("/v1/shops/s1/orders", `{"item":"x"}`)
 		b.ReportAllocs()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"sync"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -30,6 +31,9 @@ var (
 	errPlaced = errors.New("the name and the arguments stand in the request itself")
 )
 
+// decoders are used again: one begins with a buffer of its own.
+var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(bytes.NewReader(nil)) }}
+
 // readEnvelope reads claims: writ.v1.Envelope as JSON, where tool_call may hold
 // "policy_checks" and "approved" only. Names are the proto's own, no value has a
 // second form, and null is refused. What the rules of the message forbid is
@@ -39,7 +43,9 @@ func readEnvelope(text []byte) (*writv1.Envelope, *reasons.Error) {
 		return nil, reasons.New(writv1.Reason_REASON_DECODE_TOO_LARGE, "envelope", "the envelope has more than %d bytes", maxEnvelopeBytes)
 	}
 	envelope := &writv1.Envelope{}
-	decoder := jsontext.NewDecoder(bytes.NewReader(text))
+	decoder := decoders.Get().(*jsontext.Decoder)
+	defer decoders.Put(decoder)
+	decoder.Reset(bytes.NewReader(text))
 	err := readMessage(decoder, envelope.ProtoReflect())
 	if err == nil {
 		err = atEnd(decoder)
