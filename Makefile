@@ -111,7 +111,7 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 conformance fuzz ## What takes longer: race, 32 bit, fuzzing, the working day
+test-parts: race test-32 conformance kill fuzz ## What takes longer: race, 32 bit, kills, fuzzing, the working day
 	$(MAKE) run ONCE=1
 
 .PHONY: race
@@ -121,6 +121,10 @@ race: envoy $(VENV)/.ci ## Run the tests under the race detector
 .PHONY: test-32
 test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give the same bytes
 	GOARCH=386 .ci/gotest -timeout 9m ./agent/policy/... ./proto/... ./tools/schemas/...
+
+.PHONY: kill
+kill: envoy ## Kill agent and collector under load, 20 times in every way
+	WRIT_KILLS=20 .ci/gotest -timeout 20m ./internal/killtest/...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME

@@ -30,13 +30,7 @@ const (
 
 func TestNoAnswerIsMissingUpstreamAfterKill9OfTheCollector(t *testing.T) {
 	kills := killsOr(t, 5)
-	d := openDesk(t, writv1.Enforcement_ENFORCEMENT_EXT_PROC, &writv1.CollectorConnection{AcknowledgeTimeout: durationpb.New(patience)})
-	r := &upstreamRun{run: run{desk: d, judge: newJudge(d)}, kept: &kept{dir: d.path("collector"), decisions: map[string]bool{}}}
-	r.config = d.writeConfig("collector.yaml", &writv1.CollectorConfig{
-		DataDir: d.path("collector"), Listener: "unix:" + d.path("collector.sock"), AgentsFile: d.path("agents"),
-	})
-	d.write("agents", nil)
-	r.open(t)
+	r := openUpstream(t)
 	for r.rounds < kills && !t.Failed() {
 		r.round(t)
 	}
@@ -57,9 +51,15 @@ type upstreamRun struct {
 	away time.Duration
 }
 
-// open starts collector and agent, and makes them known to each other.
-func (r *upstreamRun) open(t *testing.T) {
+// openUpstream starts collector and agent, and makes them known to each other.
+func openUpstream(t *testing.T) *upstreamRun {
 	t.Helper()
+	d := openDesk(t, writv1.Enforcement_ENFORCEMENT_EXT_PROC, &writv1.CollectorConnection{AcknowledgeTimeout: durationpb.New(patience)})
+	r := &upstreamRun{run: run{desk: d, judge: newJudge(d)}, kept: &kept{dir: d.path("collector"), decisions: map[string]bool{}}}
+	r.config = d.writeConfig("collector.yaml", &writv1.CollectorConfig{
+		DataDir: d.path("collector"), Listener: "unix:" + d.path("collector.sock"), AgentsFile: d.path("agents"),
+	})
+	d.write("agents", nil)
 	r.startCollector(t)
 	r.collector.await(t, func() bool {
 		_, err := os.Stat(r.desk.upstream.GetPublicKeyFile())
@@ -72,6 +72,7 @@ func (r *upstreamRun) open(t *testing.T) {
 	}
 	r.desk.write("agents", key)
 	r.awaitRefund(t)
+	return r
 }
 
 func (r *upstreamRun) startCollector(t *testing.T) {
@@ -101,7 +102,7 @@ func (r *upstreamRun) round(t *testing.T) {
 	calls := r.desk.startLoad()
 	began := time.Now()
 	<-time.After(minUp + rand.N(maxUp-minUp))
-	killed, err := killAtWrite(r.collector.command.Process.Pid, r.kept.wal(), 1+rand.IntN(8))
+	killed, err := killAtWrite(r.collector.command.Process.Pid, r.kept.dir, 1+rand.IntN(8))
 	if err != nil {
 		t.Fatalf("wait for the moment: %v\n%s", err, r.collector.output.String())
 	}
@@ -201,10 +202,9 @@ type kept struct {
 	size uint64
 	// decisions are the traceparents of those that are there.
 	decisions map[string]bool
+	// account, if there is one, takes every record.
+	account *account
 }
-
-// wal is the file that the store writes first.
-func (k *kept) wal() string { return k.dir + "/store.db-wal" }
 
 // update reads what is new.
 func (k *kept) update(t *testing.T) {
@@ -238,6 +238,9 @@ func (k *kept) take(t *testing.T, stored *store.Stored) {
 		t.Errorf("record %d is stored in the place of %d", record.GetIndex(), k.size)
 	}
 	k.last, k.size = stored.Seq, k.size+1
+	if k.account != nil {
+		k.account.fold(t, record)
+	}
 	body, err := ledger.Body(record)
 	if err != nil {
 		t.Fatalf("record %d: %v", record.GetIndex(), err)

@@ -34,6 +34,8 @@ const (
 	audience = "desk"
 	domain   = "payments.desk.example"
 	module   = "../.."
+	// segmentBytes is small, so that segments end while the agent is under load.
+	segmentBytes = 128 << 10
 	// startTimeout is how long a program may take to serve.
 	startTimeout = 20 * time.Second
 )
@@ -179,7 +181,7 @@ func (d *desk) configure(enforcement writv1.Enforcement, upstream string) {
 		Identity: &writv1.IdentityConfig{Jwt: &writv1.JwtConfig{
 			Issuer: issuer, Audiences: []string{audience}, JwksFile: d.makeClients(),
 		}},
-		Ledger:    &writv1.LedgerConfig{Origin: "desk.example/agent"},
+		Ledger:    &writv1.LedgerConfig{Origin: "desk.example/agent", SegmentBytes: segmentBytes},
 		Collector: d.upstream,
 		Envoy: &writv1.EnvoyConfig{
 			Listener: testenv.Address(d.t), Admin: "unix:" + d.path("admin.sock"),

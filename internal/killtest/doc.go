@@ -12,6 +12,12 @@
 // the ledger was just written, and a kill counts only if it cut a call off: a
 // decision is in the ledger, and its caller has no answer.
 //
+// With a collector the list upstream is a fourth: what a client saw succeed that waits
+// for the collector is in its store, though it be killed in the middle of writing.
+//
+// "make test" kills a few times in every way; with $WRIT_KILLS, as in "make kill", it is
+// so many times in each.
+//
 // The package holds tests alone. What it promises to whoever breaks writ is in
 // judge_test.go, a check a line.
 package killtest

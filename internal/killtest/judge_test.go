@@ -13,6 +13,8 @@ import (
 type judge struct {
 	desk    *desk
 	account *account
+	// update has the account take up what is new.
+	update func(t *testing.T)
 	// attempts by traceparent, all that were made.
 	attempts map[string]*attempt
 	// seen is how much of what arrived at payments was judged, lastEffect the last
@@ -28,8 +30,9 @@ type judge struct {
 }
 
 func newJudge(d *desk) *judge {
+	account := newAccount(d.ledger())
 	return &judge{
-		desk: d, account: newAccount(d.ledger()), attempts: map[string]*attempt{},
+		desk: d, account: account, update: account.update, attempts: map[string]*attempt{},
 		byKey: map[string]*effect{}, byDecision: map[string]*effect{},
 		arrived: map[string]int{}, arrivedKeys: map[string]int{}, released: map[string]*decision{},
 	}
@@ -45,7 +48,7 @@ func (j *judge) round(t *testing.T, made []*attempt) (cut []*attempt) {
 	}
 	// The books are read before the ledger: whatever they say was decided earlier.
 	effects, arrivals := effectsSince(t, j.desk.books(), j.lastEffect), j.desk.tap.since(j.seen)
-	j.account.update(t)
+	j.update(t)
 	for i := range effects {
 		j.effect(t, &effects[i])
 	}

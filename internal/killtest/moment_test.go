@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -36,8 +35,7 @@ func (r *run) killAtMoment(t *testing.T, calls *load) (killed time.Time) {
 	var err error
 	switch pid, n := agent.command.Process.Pid, 1+rand.IntN(8); r.moment {
 	case atWrite:
-		names := segments(t, r.desk.ledger())
-		killed, err = killAtWrite(pid, filepath.Join(r.desk.ledger(), names[len(names)-1]), n)
+		killed, err = killAtWrite(pid, r.desk.ledger(), n)
 	case atAnswer:
 		killed, err = killAtAnswer(pid, calls.answers, n)
 	}
@@ -63,10 +61,10 @@ func killAtAnswer(pid int, answers <-chan struct{}, n int) (time.Time, error) {
 	return time.Now(), err
 }
 
-// killAtWrite sends SIGKILL to a process when it writes a file for the nth time from
-// now. A thread that sleeps until then is woken sooner than one that looks again and
-// again is given the processor back.
-func killAtWrite(pid int, path string, n int) (time.Time, error) {
+// killAtWrite sends SIGKILL to a process when files of a directory are written for the
+// nth time from now. A thread that sleeps until then is woken sooner than one that looks
+// again and again is given the processor back.
+func killAtWrite(pid int, dir string, n int) (time.Time, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -74,19 +72,19 @@ func killAtWrite(pid int, path string, n int) (time.Time, error) {
 		return time.Time{}, err
 	}
 	defer unix.Close(watch)
-	if _, err := unix.InotifyAddWatch(watch, path, unix.IN_MODIFY); err != nil {
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_MODIFY); err != nil {
 		return time.Time{}, err
 	}
 	for range n {
 		if err := awaitEvent(watch); err != nil {
-			return time.Time{}, fmt.Errorf("nothing is written to %s: %w", path, err)
+			return time.Time{}, fmt.Errorf("nothing is written to %s: %w", dir, err)
 		}
 	}
 	err = unix.Kill(pid, unix.SIGKILL)
 	return time.Now(), err
 }
 
-// awaitEvent waits for one event of an inotify watch, for as long as a program may take.
+// awaitEvent waits for events of an inotify watch, for as long as a program may take.
 func awaitEvent(watch int) error {
 	ready := []unix.PollFd{{Fd: int32(watch), Events: unix.POLLIN}}
 	count, err := unix.Poll(ready, int(startTimeout.Milliseconds()))
@@ -98,7 +96,7 @@ func awaitEvent(watch int) error {
 	case count == 0:
 		return os.ErrDeadlineExceeded
 	}
-	var event [unix.SizeofInotifyEvent]byte
-	_, err = unix.Read(watch, event[:])
+	var events [16 * (unix.SizeofInotifyEvent + unix.NAME_MAX + 1)]byte
+	_, err = unix.Read(watch, events[:])
 	return err
 }

@@ -85,7 +85,13 @@ func launch(t *testing.T, name string, command *exec.Cmd) *process {
 // await waits until what is to be true of the program is so.
 func (p *process) await(t *testing.T, condition func() bool) {
 	t.Helper()
-	deadline := time.After(startTimeout)
+	p.awaitFor(t, startTimeout, condition)
+}
+
+// awaitFor is await for what takes its time.
+func (p *process) awaitFor(t *testing.T, patience time.Duration, condition func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
@@ -93,7 +99,7 @@ func (p *process) await(t *testing.T, condition func() bool) {
 		case <-p.exited:
 			t.Fatalf("%s ended by itself: %v\n%s", p.name, p.err, p.output.String())
 		case <-deadline:
-			t.Fatalf("%s does not serve after %s:\n%s", p.name, startTimeout, p.output.String())
+			t.Fatalf("%s is not as it should be after %s:\n%s", p.name, patience, p.output.String())
 		case <-tick.C:
 		}
 	}
