@@ -123,7 +123,7 @@ test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give
 	GOARCH=386 .ci/gotest -timeout 9m ./agent/policy/... ./proto/... ./tools/schemas/...
 
 .PHONY: kill
-kill: envoy ## Kill agent and collector under load, 20 times in every way
+kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in every way
 	WRIT_KILLS=20 .ci/gotest -timeout 20m ./internal/killtest/...
 
 .PHONY: fuzz
