@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,12 +48,14 @@ func (k Key) WindowStart(now time.Time) time.Time {
 // id is the map key of a balance: its parts, each after its length, so that no
 // two keys are told alike.
 func id(budget string, dimension writv1.Dimension, scope []string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d:%s%d", len(budget), budget, dimension)
+	b := make([]byte, 0, 128)
+	b = append(strconv.AppendInt(b, int64(len(budget)), 10), ':')
+	b = strconv.AppendInt(append(b, budget...), int64(dimension), 10)
 	for _, part := range scope {
-		fmt.Fprintf(&b, ",%d:%s", len(part), part)
+		b = append(strconv.AppendInt(append(b, ','), int64(len(part)), 10), ':')
+		b = append(b, part...)
 	}
-	return b.String()
+	return string(b)
 }
 
 // balance is what one key has taken in one window.
