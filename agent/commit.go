@@ -95,7 +95,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 	}
 	var removed []ledger.Sensitive
 	if ad.result.Message != nil {
-		public, out, err := ad.result.Tool.Request.AppendPublic(nil, ad.result.Message)
+		public, out, err := ad.result.Tool.Request.AppendPublic(make([]byte, 0, len(ad.result.Canonical)), ad.result.Message)
 		if err != nil {
 			return ledger.Entry{}, nil, err
 		}

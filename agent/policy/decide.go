@@ -83,6 +83,9 @@ func Decide(b *Bundle, c *Call, f *writv1.Facts) *Result {
 	return e.result()
 }
 
+// canonicalRoom is for arguments that do not stand in the JSON text, such as a path's.
+const canonicalRoom = 128
+
 // result closes the evaluation. Effects and obligations stand only where the
 // call may be carried out.
 func (e *evaluation) result() *Result {
@@ -106,7 +109,9 @@ func (e *evaluation) result() *Result {
 	}
 	if e.typed != nil {
 		result.Message = e.typed
-		result.Canonical = e.entry.tool.Request.Append(nil, e.typed)
+		// What came in is about as long as what it says.
+		room := make([]byte, 0, len(e.call.Arguments.JSON)+canonicalRoom)
+		result.Canonical = e.entry.tool.Request.Append(room, e.typed)
 	}
 	return result
 }
