@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -20,6 +22,11 @@ import (
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
+
+// comeBack bounds the time between two tries to reach the collector, of the connection
+// and of the sender on it. Calls that wait for the collector are denied until both have
+// found it: gRPC's own bound of two minutes would go on denying that long after it is back.
+const comeBack = 2 * time.Second
 
 // upstream takes the agent's ledger to its collector.
 type upstream struct {
@@ -46,7 +53,7 @@ func (p *parts) openUpstream(ctx context.Context) error {
 	}
 	up := &upstream{conn: conn, done: make(chan struct{})}
 	up.sender = stream.NewSender(stream.SenderOptions{
-		Ledger: p.ledger, Client: writv1.NewLedgerServiceClient(conn), Collector: key,
+		Ledger: p.ledger, Client: writv1.NewLedgerServiceClient(conn), Collector: key, MaxBackoff: comeBack,
 		OnError: func(err error) {
 			p.log.Warn("the collector does not take the ledger; it is kept here", "error", err)
 		},
@@ -138,7 +145,10 @@ func dialCollector(address string, config *writv1.ClientTls) (*grpc.ClientConn, 
 	case !local(address):
 		return nil, hinted(fmt.Errorf("the collector %s is across the network, and TLS is not configured", address), "give the TLS files, or use a unix socket or loopback")
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(transport))
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(transport), grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: comeBack},
+		MinConnectTimeout: 5 * time.Second,
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the collector: %w", err)
 	}
