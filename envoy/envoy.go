@@ -113,9 +113,11 @@ func newServer(limits wire.Limits) *grpc.Server {
 // GRPC returns the server, to be served and stopped.
 func (f *Face) GRPC() *grpc.Server { return f.server }
 
-// Stop lets calls in hand end until ctx is done, then cuts them off. The stream
-// of the access log never ends by itself, so that ctx MUST have a deadline.
+// Stop lets calls in hand end until ctx is done, then cuts them off. The stream of
+// the access log is waited for until it has told how all calls ended that were let
+// through, so that ctx MUST have a deadline, and Tend SHOULD go on meanwhile.
 func (f *Face) Stop(ctx context.Context) {
+	f.log.Drain()
 	stopped := make(chan struct{})
 	go func() {
 		f.server.GracefulStop()

@@ -44,7 +44,10 @@ func (p *parts) serve(ctx context.Context) error {
 		return err
 	}
 	group.Go(func() error { return face.GRPC().Serve(listener) })
-	group.Go(func() error { face.Tend(ctx); return nil })
+	// Calls that were let through end after the filters have stopped.
+	tending, tended := context.WithCancel(context.WithoutCancel(ctx))
+	defer tended()
+	group.Go(func() error { face.Tend(tending); return nil })
 	group.Go(func() error { p.tend(ctx); return nil })
 	group.Go(func() error { p.compact(ctx); return nil })
 	group.Go(func() error { p.reload(ctx); return nil })
@@ -71,6 +74,7 @@ func (p *parts) serve(ctx context.Context) error {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		face.Stop(stopping)
+		tended()
 		return planners.Drain(stopping)
 	})
 	return group.Wait()

@@ -45,10 +45,15 @@ type Server struct {
 	accesslogv3.UnimplementedAccessLogServiceServer
 	options Options
 
-	// mu guards expected.
+	// over is closed once the server drains and expects nothing: streams end then.
+	over chan struct{}
+
+	// mu guards what follows, and the closing of over.
 	mu sync.Mutex
 	// expected are released admissions by their id.
 	expected map[string]expectation
+	// draining says that Drain was called, ended that over is closed.
+	draining, ended bool
 }
 
 // expectation is an admission whose end is not known yet.
@@ -59,7 +64,25 @@ type expectation struct {
 
 // New returns a server.
 func New(options Options) *Server {
-	return &Server{options: options, expected: make(map[string]expectation)}
+	return &Server{options: options, over: make(chan struct{}), expected: make(map[string]expectation)}
+}
+
+// Drain has the streams end, which Envoy never ends by itself, as soon as no admission
+// is expected any more.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	s.endIfDone()
+}
+
+// endIfDone ends the streams of a server that drains and expects nothing. The caller
+// holds mu.
+func (s *Server) endIfDone() {
+	if s.draining && !s.ended && len(s.expected) == 0 {
+		s.ended = true
+		close(s.over)
+	}
 }
 
 // Expect takes over a released admission and finishes it when its entry comes.
@@ -69,8 +92,22 @@ func (s *Server) Expect(admission *agent.Admission) {
 	s.expected[admission.ID()] = expectation{admission: admission, since: s.options.Clock()}
 }
 
-// StreamAccessLogs reads entries until Envoy closes the stream.
+// StreamAccessLogs reads entries until Envoy closes the stream, or the server has
+// drained.
 func (s *Server) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
+	read := make(chan error, 1)
+	go func() { read <- s.read(stream) }()
+	select {
+	case err := <-read:
+		return err
+	case <-s.over:
+		// The stream ends with this, and so does what reads it.
+		return status.Error(codes.Unavailable, "the agent stops")
+	}
+}
+
+// read takes entries until the stream ends.
+func (s *Server) read(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
 	for {
 		message, err := stream.Recv()
 		switch {
@@ -107,6 +144,7 @@ func (s *Server) take(id string) *agent.Admission {
 		return nil
 	}
 	delete(s.expected, id)
+	s.endIfDone()
 	return found.admission
 }
 
@@ -160,6 +198,7 @@ func (s *Server) late(before time.Time) []*agent.Admission {
 			delete(s.expected, id)
 		}
 	}
+	s.endIfDone()
 	return late
 }
 

@@ -13,7 +13,9 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -168,5 +170,40 @@ func TestWhatNoEntryCameForIsUnobserved(t *testing.T) {
 	stack.Face.Tend(over)
 	if got := stack.Decisions(1)[0].Outcomes[0].GetState(); got != writv1.OutcomeState_OUTCOME_STATE_UNOBSERVED {
 		t.Errorf("recorded %s", got)
+	}
+}
+
+func TestStreamsEndOnceADrainingServerExpectsNothing(t *testing.T) {
+	t.Parallel()
+	stack, conn := start(t)
+	metadata := allow(t, conn)
+	stream, err := accesslogv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server has the stream once an entry of it was joined.
+	tell := func(metadata *structpb.Struct) {
+		err := stream.Send(&accesslogv3.StreamAccessLogsMessage{LogEntries: &accesslogv3.StreamAccessLogsMessage_HttpLogs{
+			HttpLogs: &accesslogv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*datav3.HTTPAccessLogEntry{entry(metadata, 200, nil)}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(metadata)
+	stack.Decisions(1)
+	last := allow(t, conn)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stack.Face.Stop(t.Context())
+	}()
+	tell(last)
+	<-stopped
+	if got := stack.Decisions(2)[1].Outcomes[0].GetState(); got != writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED {
+		t.Errorf("the call that ended while the agent stopped is recorded as %s", got)
+	}
+	if err := stream.RecvMsg(&accesslogv3.StreamAccessLogsResponse{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v, want UNAVAILABLE", err)
 	}
 }
