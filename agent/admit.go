@@ -175,18 +175,25 @@ func (a *Agent) judge(ad *Admission) *reasons.Error {
 	return nil
 }
 
-// apply applies the effects of an ALLOW if the facts it read still stand, and
-// reports whether it is done.
+// apply applies the effects of an ALLOW if the facts it read still stand, or it
+// stands under those that have come since, and reports whether it is done.
 func (a *Agent) apply(ad *Admission, keys []budgets.Key, version budgets.Version) (bool, *reasons.Error) {
 	if !ad.Allowed() {
 		return true, nil
 	}
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
-	if !a.state.budgets.Current(keys, version) {
+	if !a.state.budgets.Current(keys, version) && !a.refresh(ad, keys) {
 		return false, nil
 	}
 	return true, a.applyLocked(ad)
+}
+
+// refresh puts the balances as they are now among the facts, and reports whether the
+// decision is the same under them. The caller holds the state's lock.
+func (a *Agent) refresh(ad *Admission, keys []budgets.Key) bool {
+	ad.facts.Balances, _ = a.state.budgets.Read(ad.time, keys)
+	return ad.bundle.Stands(&ad.call, ad.result, ad.facts)
 }
 
 func (a *Agent) applyLocked(ad *Admission) *reasons.Error {

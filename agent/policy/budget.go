@@ -75,7 +75,7 @@ func (e *evaluation) budgets() {
 	for _, b := range e.entry.budgets {
 		key := b.key(e.call.Principal, e.entry.tool.Name)
 		start := key.WindowStart(e.now)
-		if e.taken(key, start) > b.limit-perCall {
+		if !b.room(key, start, e.facts.GetBalances()) {
 			e.deny(failing("budget", b.name, writv1.Reason_REASON_BUDGET_EXHAUSTED, "",
 				fmt.Sprintf("the budget is used up; it refills at %s", start.Add(b.window).Format(time.RFC3339))))
 			continue
@@ -91,11 +91,36 @@ func (e *evaluation) budgets() {
 	}
 }
 
+// Stands says whether an ALLOW that was decided under other balances stands under
+// these: whether Decide, with all else as it was, would return the same decision. Balances
+// say nothing but whether there is room, so that a decision does not have to be made
+// again for each call that others made meanwhile.
+func (b *Bundle) Stands(c *Call, made *Result, f *writv1.Facts) bool {
+	entry := b.find(c)
+	if entry == nil || made.Decision.GetVerdict() != writv1.Verdict_VERDICT_ALLOW {
+		return false
+	}
+	now := f.GetTime().AsTime()
+	for _, budget := range entry.budgets {
+		key := budget.key(c.Principal, entry.tool.Name)
+		if !budget.room(key, key.WindowStart(now), f.GetBalances()) {
+			return false
+		}
+	}
+	return true
+}
+
+// room says whether the balances leave room for the call in the window that begins
+// at start.
+func (b *budget) room(key budgets.Key, start time.Time, balances []*writv1.Balance) bool {
+	return taken(key, start, balances) <= b.limit-perCall
+}
+
 // taken returns what the facts say was taken in the window that begins at start.
 // A balance of an earlier window counts as zero; one of a later window, which a
 // clock set back would show, or one that names none, counts in full.
-func (e *evaluation) taken(key budgets.Key, start time.Time) int64 {
-	for _, balance := range e.facts.GetBalances() {
+func taken(key budgets.Key, start time.Time, balances []*writv1.Balance) int64 {
+	for _, balance := range balances {
 		same := balance.GetBudget() == key.Budget && balance.GetDimension() == key.Dimension && slices.Equal(balance.GetKey(), key.Scope)
 		if same && (balance.WindowStart == nil || !balance.GetWindowStart().AsTime().Before(start)) {
 			return balance.GetTaken()
