@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,7 +68,21 @@ func (OS) SyncDir(dir string) error {
 
 type osFile struct{ *os.File }
 
-func (f osFile) Sync() error { return fdatasync(f.File) }
+// Sync fails for a file that was removed too: what is written to it survives nothing,
+// though every write and sync of it goes well.
+func (f osFile) Sync() error {
+	if err := fdatasync(f.File); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink == 0 {
+		return fmt.Errorf("%s was removed: %w", f.Name(), fs.ErrNotExist)
+	}
+	return nil
+}
 
 // lockDir makes dir if need be, and takes it for this process. The lock goes with
 // the process, however that ends.
