@@ -98,6 +98,13 @@ func New(options Options) (*Face, error) {
 // a stack that has grown already. More calls than that at a time get their own.
 const streamWorkers = 64
 
+// Windows of HTTP/2, of a call and of a connection. Fixed ones save the pings by
+// which gRPC would find out about the network: beside Envoy there is none.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 16 << 20
+)
+
 // newServer makes a server that takes whole bodies, and scans checks instead of
 // reading all of them.
 func newServer(limits wire.Limits) *grpc.Server {
@@ -107,6 +114,8 @@ func newServer(limits wire.Limits) *grpc.Server {
 		grpc.MaxRecvMsgSize(2*body+messageMargin),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connectionWindow),
 	)
 }
 
