@@ -143,6 +143,7 @@ func gather(ctx context.Context, o options) (made *report, err error) {
 		if made.Parts, err = measureParts(ctx, at.data, os.Stderr); err != nil {
 			return nil, err
 		}
+		made.Grants = grantRatios(made.Parts)
 	}
 	return made, nil
 }

@@ -102,7 +102,7 @@ func orDash(format string, value float64) string {
 }
 
 func (r *report) writeGrants(out *strings.Builder) {
-	ratios := grantRatios(r.Parts)
+	ratios := r.Grants
 	if len(ratios) == 0 {
 		return
 	}

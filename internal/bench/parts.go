@@ -131,9 +131,11 @@ const few, many = "/10", "/10000"
 
 // grantRatio says what a decision under many grants costs against one under few.
 type grantRatio struct {
-	Layout    string   `json:"layout"`
-	Few, Many float64  `json:"-"`
-	Ratio     interval `json:"ratio"`
+	Layout string `json:"layout"`
+	// Few and Many are nanoseconds under few and under many grants.
+	Few   float64  `json:"few_nanoseconds"`
+	Many  float64  `json:"many_nanoseconds"`
+	Ratio interval `json:"ratio"`
 }
 
 // grantRatios finds the pairs of benchmarks that differ by the number of grants.

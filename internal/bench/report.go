@@ -11,6 +11,7 @@ type report struct {
 	Rows     []rowReport   `json:"rows"`
 	Ratios   []ratioReport `json:"ratios"`
 	Parts    []*part       `json:"parts,omitempty"`
+	Grants   []grantRatio  `json:"grants,omitempty"`
 }
 
 // rowReport is one row's.
