@@ -157,12 +157,18 @@ func TestAFullEnvelopeFitsBesideFullArguments(t *testing.T) {
 	} {
 		envelope := say(strings.Repeat("x", bodyBytes-len(`{"text":""}`)))
 		envelope.Retrieval = &writv1.Retrieval{}
-		size := func() int { return proto.Size(envelope) - proto.Size(envelope.GetToolCall().GetArgs()) - 3 }
+		size := func() int {
+			apart := proto.CloneOf(envelope)
+			apart.ToolCall.Args = nil
+			return proto.Size(apart)
+		}
 		for policy.MaxEnvelopeBytes+tc.more-size() > 240 {
 			envelope.Retrieval.KbDocIds = append(envelope.Retrieval.KbDocIds, strings.Repeat("k", 200))
 		}
-		envelope.Session = "s"
-		envelope.Session = strings.Repeat("s", policy.MaxEnvelopeBytes+tc.more-size()+1)
+		envelope.Session = strings.Repeat("s", max(1, policy.MaxEnvelopeBytes+tc.more-size()-3))
+		for size() < policy.MaxEnvelopeBytes+tc.more {
+			envelope.Session += "s"
+		}
 		_, err := s.client.Execute(s.as("ann"), &writv1.ExecuteRequest{Envelope: envelope})
 		got := refusal{}
 		if err != nil {
