@@ -211,9 +211,10 @@ func (a *Agent) applyLocked(ad *Admission) *reasons.Error {
 		Time:     ad.time,
 		Reserved: reserves(ad.result.Decision),
 	}
-	if err := a.state.take(claim); err != nil {
-		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "too many calls are open; try again later")
+	if err := a.state.admissions.Room(claim); err != nil {
+		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "too many calls are open, or too many idempotency keys in use; try again later")
 	}
+	a.state.take(claim)
 	ad.claim = claim
 	return nil
 }

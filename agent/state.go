@@ -29,8 +29,7 @@ type State struct {
 	root   []byte
 }
 
-// NewState returns an empty state that keeps at most limit open admissions and
-// limit idempotency keys.
+// NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
 	return &State{admissions: admissions.New(limit)}
 }
@@ -81,21 +80,16 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	claim.Reserved = reserves(body.GetDecision())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.take(claim); err != nil {
-		return fmt.Errorf("fold decision record %d: %w", record.GetIndex(), err)
-	}
+	s.take(claim)
 	return nil
 }
 
 // take applies what an ALLOW does. The caller holds mu.
-func (s *State) take(claim admissions.Claim) error {
-	if err := s.admissions.Take(claim); err != nil {
-		return err
-	}
+func (s *State) take(claim admissions.Claim) {
+	s.admissions.Take(claim)
 	for _, reserve := range claim.Reserved {
 		s.budgets.Reserve(reserve)
 	}
-	return nil
 }
 
 // abandon undoes take. The caller holds mu.

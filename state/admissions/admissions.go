@@ -48,12 +48,21 @@ type Digest [32]byte
 // draft of that name describes.
 const KeptFor = 24 * time.Hour
 
+// MaxKeys bounds the idempotency keys that are remembered. Beyond it those of calls that
+// have ended are forgotten sooner, the oldest first, but none before KeptAtLeast: a key
+// is for retries, which come within minutes.
+const (
+	MaxKeys     = 1 << 20
+	KeptAtLeast = 10 * time.Minute
+)
+
 // KeptBytes bounds the results that are kept for repeats, all of them together.
 // Beyond it those of the oldest decisions are dropped: a repeat then learns that
 // the call was carried out, and not with which result.
 const KeptBytes = 64 << 20
 
-// ErrFull is returned when more keys or admissions would be kept than allowed.
+// ErrFull is returned when more admissions would be open than allowed, or more keys be
+// remembered.
 var ErrFull = errors.New("too many admissions are kept")
 
 // Claim is what an ALLOW takes: an admission and, when the caller gave one, an
@@ -94,9 +103,9 @@ func (h *Held) before(other *Held) bool {
 
 // Machine holds admissions. Make one with [New].
 type Machine struct {
-	limit int
-	keys  map[Digest]*Held
-	open  map[ID]*Held
+	limit, maxKeys int
+	keys           map[Digest]*Held
+	open           map[ID]*Held
 	// order has the taken keys by time of decision, oldest first, so that
 	// forgetting costs what is forgotten.
 	order   []Digest
@@ -105,10 +114,9 @@ type Machine struct {
 	newest time.Time
 }
 
-// New returns an empty machine that keeps at most limit keys and limit open
-// admissions.
+// New returns an empty machine that has room for limit open admissions.
 func New(limit int) *Machine {
-	return &Machine{limit: limit, keys: make(map[Digest]*Held), open: make(map[ID]*Held)}
+	return &Machine{limit: limit, maxKeys: MaxKeys, keys: make(map[Digest]*Held), open: make(map[ID]*Held)}
 }
 
 // Earlier returns the admission that holds the idempotency key at the time now.
@@ -123,14 +131,25 @@ func (m *Machine) Earlier(key Digest, now time.Time) (*Held, bool) {
 	return held, true
 }
 
-// Take records that a call is admitted. The caller MUST have seen, without
-// giving up its lock since, that Earlier finds nothing for the key, unless the
-// tool is one that may be released again.
-func (m *Machine) Take(claim Claim) error {
+// Room says whether another call may be admitted: ErrFull if not. A fold does not ask,
+// for what it takes was admitted.
+func (m *Machine) Room(claim Claim) error {
 	m.Advance(claim.Time)
-	if len(m.open) >= m.limit || len(m.keys) >= m.limit {
+	if len(m.open) >= m.limit {
 		return ErrFull
 	}
+	if claim.Key != (Digest{}) && len(m.keys) >= m.maxKeys {
+		if oldest := m.keys[m.order[0]]; !m.spent(oldest, m.newest) {
+			return ErrFull
+		}
+	}
+	return nil
+}
+
+// Take records that a call is admitted. The caller MUST have seen, without
+// giving up its lock since, that there is Room and that Earlier finds nothing for
+// the key, unless the tool is one that may be released again.
+func (m *Machine) Take(claim Claim) {
 	held := &Held{Claim: claim}
 	m.open[claim.ID] = held
 	if claim.Key != (Digest{}) {
@@ -138,7 +157,7 @@ func (m *Machine) Take(claim Claim) error {
 		m.keys[claim.Key] = held
 		m.order = append(m.order, claim.Key)
 	}
-	return nil
+	m.Advance(claim.Time)
 }
 
 // Abandon undoes Take for a decision that never became durable.
@@ -186,10 +205,15 @@ func (m *Machine) release(held *Held) {
 	}
 }
 
+// spent says whether a key may be forgotten when there are too many.
+func (m *Machine) spent(held *Held, now time.Time) bool {
+	return held.Outcome != nil && now.Sub(held.Time) >= KeptAtLeast
+}
+
 func (m *Machine) forget(now time.Time) {
 	for len(m.order) > 0 {
 		held, ok := m.keys[m.order[0]]
-		if ok && now.Sub(held.Time) < KeptFor {
+		if ok && now.Sub(held.Time) < KeptFor && (len(m.keys) <= m.maxKeys || !m.spent(held, now)) {
 			return
 		}
 		if ok {

@@ -25,9 +25,10 @@ func ended(state writv1.OutcomeState) *writv1.OutcomeRecord {
 
 func take(t *testing.T, m *admissions.Machine, c admissions.Claim) {
 	t.Helper()
-	if err := m.Take(c); err != nil {
-		t.Fatalf("Take(%v): %v", c.ID, err)
+	if err := m.Room(c); err != nil {
+		t.Fatalf("Room(%v): %v", c.ID, err)
 	}
+	m.Take(c)
 }
 
 func TestAKeyIsHeldByTheFirstCallThroughItsOutcome(t *testing.T) {
@@ -84,8 +85,34 @@ func TestNoMoreThanTheLimitIsKept(t *testing.T) {
 	t.Parallel()
 	m := admissions.New(1)
 	take(t, m, claim(1, 0, noon))
-	if err := m.Take(claim(2, 0, noon)); !errors.Is(err, admissions.ErrFull) {
-		t.Errorf("Take = %v, want ErrFull", err)
+	if err := m.Room(claim(2, 0, noon)); !errors.Is(err, admissions.ErrFull) {
+		t.Errorf("Room = %v, want ErrFull", err)
+	}
+}
+
+func TestKeysOfWhatHasEndedDoNotKeepOthersOut(t *testing.T) {
+	t.Parallel()
+	m := admissions.New(1)
+	m.SetMaxKeys(2)
+	for i := range byte(2) {
+		c := claim(1+i, 1+i, noon)
+		take(t, m, c)
+		m.Finish(c.ID, ended(writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED))
+	}
+	soon := noon.Add(admissions.KeptAtLeast - 1)
+	if err := m.Room(claim(3, 3, soon)); !errors.Is(err, admissions.ErrFull) {
+		t.Errorf("Room = %v for a third key, want ErrFull", err)
+	}
+	if err := m.Room(claim(3, 0, soon)); err != nil {
+		t.Errorf("Room = %v for a call without a key", err)
+	}
+	late := noon.Add(admissions.KeptAtLeast)
+	take(t, m, claim(3, 3, late))
+	if _, ok := m.Earlier(claim(1, 1, late).Key, late); ok {
+		t.Error("the oldest key is still held")
+	}
+	if _, ok := m.Earlier(claim(2, 2, late).Key, late); !ok {
+		t.Error("more than the oldest is forgotten")
 	}
 }
 
