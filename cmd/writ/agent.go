@@ -188,7 +188,7 @@ func (p *parts) ledgerOptions(state *agent.State) ledger.Options {
 		AcknowledgeTimeout: p.config.GetCollector().GetAcknowledgeTimeout().AsDuration(),
 		OnRecord:           state.Fold,
 		OnLost: func(_ ledger.Entry, err error) {
-			p.log.Error("an outcome was not recorded", "error", err)
+			p.log.Error("an outcome could not be recorded yet; the agent goes on trying", "error", err)
 		},
 		OnState: func(err error) {
 			if err != nil {
