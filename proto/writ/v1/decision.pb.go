@@ -565,6 +565,7 @@ type Effect struct {
 	// Types that are valid to be assigned to Effect:
 	//
 	//	*Effect_Reserve
+	//	*Effect_Keep
 	Effect        isEffect_Effect `protobuf_oneof:"effect"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -616,6 +617,15 @@ func (x *Effect) GetReserve() *Reserve {
 	return nil
 }
 
+func (x *Effect) GetKeep() *KeptField {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_Keep); ok {
+			return x.Keep
+		}
+	}
+	return nil
+}
+
 type isEffect_Effect interface {
 	isEffect_Effect()
 }
@@ -625,7 +635,14 @@ type Effect_Reserve struct {
 	Reserve *Reserve `protobuf:"bytes,1,opt,name=reserve,proto3,oneof"`
 }
 
+type Effect_Keep struct {
+	// Keep a field of the arguments for conditions on later calls.
+	Keep *KeptField `protobuf:"bytes,2,opt,name=keep,proto3,oneof"`
+}
+
 func (*Effect_Reserve) isEffect_Effect() {}
+
+func (*Effect_Keep) isEffect_Effect() {}
 
 // Reserve takes an amount from a budget until the outcome is known.
 type Reserve struct {
@@ -718,7 +735,12 @@ type Facts struct {
 	// Balances of the budgets that bear on the call.
 	Balances []*Balance `protobuf:"bytes,2,rep,name=balances,proto3" json:"balances,omitempty"`
 	// State of the pin of the tool, where it is tied to an MCP server.
-	Pin           *Pin `protobuf:"bytes,3,opt,name=pin,proto3" json:"pin,omitempty"`
+	Pin *Pin `protobuf:"bytes,3,opt,name=pin,proto3" json:"pin,omitempty"`
+	// The session that the call belongs to, where something asks for it.
+	Session *SessionSummary `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	// Where the values among the arguments came from, by path, where something asks
+	// for it. A value that is not here is unknown.
+	Values        []*ValueProvenance `protobuf:"bytes,5,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +792,20 @@ func (x *Facts) GetBalances() []*Balance {
 func (x *Facts) GetPin() *Pin {
 	if x != nil {
 		return x.Pin
+	}
+	return nil
+}
+
+func (x *Facts) GetSession() *SessionSummary {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *Facts) GetValues() []*ValueProvenance {
+	if x != nil {
+		return x.Values
 	}
 	return nil
 }
@@ -915,7 +951,7 @@ var File_writ_v1_decision_proto protoreflect.FileDescriptor
 
 const file_writ_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15writ/v1/options.proto\x1a\x14writ/v1/reason.proto\"\xa1\x02\n" +
+	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
 	"\bDecision\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x10.writ.v1.VerdictB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\averdict\x123\n" +
@@ -942,9 +978,10 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12B\n" +
 	"\vsensitivity\x18\x02 \x01(\x0e2\x14.writ.v1.SensitivityB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"G\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"q\n" +
 	"\x06Effect\x12,\n" +
-	"\areserve\x18\x01 \x01(\v2\x10.writ.v1.ReserveH\x00R\areserveB\x0f\n" +
+	"\areserve\x18\x01 \x01(\v2\x10.writ.v1.ReserveH\x00R\areserve\x12(\n" +
+	"\x04keep\x18\x02 \x01(\v2\x12.writ.v1.KeptFieldH\x00R\x04keepB\x0f\n" +
 	"\x06effect\x12\x05\xbaH\x02\b\x01\"\xf6\x01\n" +
 	"\aReserve\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
@@ -953,11 +990,13 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\fwindow_start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vwindowStart\x12<\n" +
 	"\tdimension\x18\x04 \x01(\x0e2\x12.writ.v1.DimensionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12\x1f\n" +
-	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\x97\x01\n" +
+	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\x87\x02\n" +
 	"\x05Facts\x126\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\x126\n" +
 	"\bbalances\x18\x02 \x03(\v2\x10.writ.v1.BalanceB\b\xbaH\x05\x92\x01\x02\x10@R\bbalances\x12\x1e\n" +
-	"\x03pin\x18\x03 \x01(\v2\f.writ.v1.PinR\x03pin\"\xec\x01\n" +
+	"\x03pin\x18\x03 \x01(\v2\f.writ.v1.PinR\x03pin\x121\n" +
+	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
+	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\"\xec\x01\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1021,7 +1060,10 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(*Pin)(nil),                   // 12: writ.v1.Pin
 	(Reason)(0),                   // 13: writ.v1.Reason
 	(Sensitivity)(0),              // 14: writ.v1.Sensitivity
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*KeptField)(nil),             // 15: writ.v1.KeptField
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*SessionSummary)(nil),        // 17: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 18: writ.v1.ValueProvenance
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
@@ -1034,19 +1076,22 @@ var file_writ_v1_decision_proto_depIdxs = []int32{
 	7,  // 7: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
 	14, // 8: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
 	9,  // 9: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	15, // 10: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	2,  // 11: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	15, // 12: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	11, // 13: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	12, // 14: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	2,  // 15: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	15, // 16: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	3,  // 17: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 10: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	16, // 11: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	2,  // 12: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	16, // 13: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	11, // 14: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	12, // 15: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	17, // 16: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	18, // 17: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	2,  // 18: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	16, // 19: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	3,  // 20: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1055,12 +1100,15 @@ func file_writ_v1_decision_proto_init() {
 		return
 	}
 	file_writ_v1_options_proto_init()
+	file_writ_v1_provenance_proto_init()
 	file_writ_v1_reason_proto_init()
+	file_writ_v1_session_proto_init()
 	file_writ_v1_decision_proto_msgTypes[2].OneofWrappers = []any{
 		(*Obligation_RedactResponse)(nil),
 	}
 	file_writ_v1_decision_proto_msgTypes[4].OneofWrappers = []any{
 		(*Effect_Reserve)(nil),
+		(*Effect_Keep)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -416,6 +416,10 @@ type ToolOptions struct {
 	Durability Durability `protobuf:"varint,5,opt,name=durability,proto3,enum=writ.v1.Durability" json:"durability,omitempty"`
 	// The whole time an execution may take. Default: 30 s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// What the values it returns are worth.
+	Result *ResultPolicy `protobuf:"bytes,7,opt,name=result,proto3" json:"result,omitempty"`
+	// What it may carry out, where what it is given leaves. Absent: it is no sink.
+	Sink *SinkPolicy `protobuf:"bytes,8,opt,name=sink,proto3" json:"sink,omitempty"`
 	// What runs the tool. Without one the tool can be let through by a filter or
 	// authorized, and not executed by writ.
 	//
@@ -497,6 +501,20 @@ func (x *ToolOptions) GetDurability() Durability {
 func (x *ToolOptions) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ToolOptions) GetResult() *ResultPolicy {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ToolOptions) GetSink() *SinkPolicy {
+	if x != nil {
+		return x.Sink
 	}
 	return nil
 }
@@ -866,7 +884,15 @@ type FieldPolicy struct {
 	// Whether and how the value is kept out of records and redacted in responses.
 	Sensitivity Sensitivity `protobuf:"varint,1,opt,name=sensitivity,proto3,enum=writ.v1.Sensitivity" json:"sensitivity,omitempty"`
 	// What the value must equal.
-	Binding       Binding `protobuf:"varint,2,opt,name=binding,proto3,enum=writ.v1.Binding" json:"binding,omitempty"`
+	Binding Binding `protobuf:"varint,2,opt,name=binding,proto3,enum=writ.v1.Binding" json:"binding,omitempty"`
+	// In a response: whether the value may be relied on, where that is otherwise
+	// than the tool's result says.
+	Trust Trust `protobuf:"varint,3,opt,name=trust,proto3,enum=writ.v1.Trust" json:"trust,omitempty"`
+	// In a response: how widely the value may be read, where that is otherwise than
+	// the tool's result says.
+	Classification Classification `protobuf:"varint,4,opt,name=classification,proto3,enum=writ.v1.Classification" json:"classification,omitempty"`
+	// In a request: where the value must have come from.
+	Provenance    *ProvenanceDemand `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +941,27 @@ func (x *FieldPolicy) GetBinding() Binding {
 	return Binding_BINDING_UNSPECIFIED
 }
 
+func (x *FieldPolicy) GetTrust() Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return Trust_TRUST_UNSPECIFIED
+}
+
+func (x *FieldPolicy) GetClassification() Classification {
+	if x != nil {
+		return x.Classification
+	}
+	return Classification_CLASSIFICATION_UNSPECIFIED
+}
+
+func (x *FieldPolicy) GetProvenance() *ProvenanceDemand {
+	if x != nil {
+		return x.Provenance
+	}
+	return nil
+}
+
 var file_writ_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -954,7 +1001,7 @@ var File_writ_v1_options_proto protoreflect.FileDescriptor
 
 const file_writ_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x85\x04\n" +
+	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18writ/v1/provenance.proto\"\xdd\x04\n" +
 	"\vToolOptions\x12C\n" +
 	"\x04name\x18\x01 \x01(\tB/\xbaH,r*\x18\x80\x012%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$R\x04name\x12-\n" +
 	"\x04risk\x18\x02 \x01(\x0e2\r.writ.v1.RiskB\n" +
@@ -966,7 +1013,9 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"durability\x18\x05 \x01(\x0e2\x13.writ.v1.DurabilityB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
 	"durability\x12B\n" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\atimeout\x124\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\atimeout\x12-\n" +
+	"\x06result\x18\a \x01(\v2\x15.writ.v1.ResultPolicyR\x06result\x12'\n" +
+	"\x04sink\x18\b \x01(\v2\x13.writ.v1.SinkPolicyR\x04sink\x124\n" +
 	"\acommand\x18\n" +
 	" \x01(\v2\x18.writ.v1.CommandExecutorH\x00R\acommand\x12(\n" +
 	"\x03web\x18\v \x01(\v2\x14.writ.v1.WebExecutorH\x00R\x03web\x12'\n" +
@@ -1000,10 +1049,15 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\bupstream\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bupstream\x12\x1e\n" +
 	"\x04tool\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12I\n" +
-	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\x85\x01\n" +
+	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\xbb\x02\n" +
 	"\vFieldPolicy\x12@\n" +
 	"\vsensitivity\x18\x01 \x01(\x0e2\x14.writ.v1.SensitivityB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsensitivity\x124\n" +
-	"\abinding\x18\x02 \x01(\x0e2\x10.writ.v1.BindingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abinding*J\n" +
+	"\abinding\x18\x02 \x01(\x0e2\x10.writ.v1.BindingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abinding\x12.\n" +
+	"\x05trust\x18\x03 \x01(\x0e2\x0e.writ.v1.TrustB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05trust\x12I\n" +
+	"\x0eclassification\x18\x04 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x129\n" +
+	"\n" +
+	"provenance\x18\x05 \x01(\v2\x19.writ.v1.ProvenanceDemandR\n" +
+	"provenance*J\n" +
 	"\x04Risk\x12\x14\n" +
 	"\x10RISK_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bRISK_LOW\x10\x01\x12\x0f\n" +
@@ -1066,8 +1120,13 @@ var file_writ_v1_options_proto_goTypes = []any{
 	(*McpBinding)(nil),                 // 11: writ.v1.McpBinding
 	(*FieldPolicy)(nil),                // 12: writ.v1.FieldPolicy
 	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
-	(*descriptorpb.MethodOptions)(nil), // 14: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 15: google.protobuf.FieldOptions
+	(*ResultPolicy)(nil),               // 14: writ.v1.ResultPolicy
+	(*SinkPolicy)(nil),                 // 15: writ.v1.SinkPolicy
+	(Trust)(0),                         // 16: writ.v1.Trust
+	(Classification)(0),                // 17: writ.v1.Classification
+	(*ProvenanceDemand)(nil),           // 18: writ.v1.ProvenanceDemand
+	(*descriptorpb.MethodOptions)(nil), // 19: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 20: google.protobuf.FieldOptions
 }
 var file_writ_v1_options_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.ToolOptions.risk:type_name -> writ.v1.Risk
@@ -1075,23 +1134,28 @@ var file_writ_v1_options_proto_depIdxs = []int32{
 	2,  // 2: writ.v1.ToolOptions.repeat:type_name -> writ.v1.Repeat
 	3,  // 3: writ.v1.ToolOptions.durability:type_name -> writ.v1.Durability
 	13, // 4: writ.v1.ToolOptions.timeout:type_name -> google.protobuf.Duration
-	8,  // 5: writ.v1.ToolOptions.command:type_name -> writ.v1.CommandExecutor
-	10, // 6: writ.v1.ToolOptions.web:type_name -> writ.v1.WebExecutor
-	11, // 7: writ.v1.ToolOptions.mcp:type_name -> writ.v1.McpBinding
-	9,  // 8: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
-	4,  // 9: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
-	13, // 10: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
-	5,  // 11: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
-	6,  // 12: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
-	14, // 13: writ.v1.tool:extendee -> google.protobuf.MethodOptions
-	15, // 14: writ.v1.field:extendee -> google.protobuf.FieldOptions
-	7,  // 15: writ.v1.tool:type_name -> writ.v1.ToolOptions
-	12, // 16: writ.v1.field:type_name -> writ.v1.FieldPolicy
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	15, // [15:17] is the sub-list for extension type_name
-	13, // [13:15] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 5: writ.v1.ToolOptions.result:type_name -> writ.v1.ResultPolicy
+	15, // 6: writ.v1.ToolOptions.sink:type_name -> writ.v1.SinkPolicy
+	8,  // 7: writ.v1.ToolOptions.command:type_name -> writ.v1.CommandExecutor
+	10, // 8: writ.v1.ToolOptions.web:type_name -> writ.v1.WebExecutor
+	11, // 9: writ.v1.ToolOptions.mcp:type_name -> writ.v1.McpBinding
+	9,  // 10: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
+	4,  // 11: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
+	13, // 12: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
+	5,  // 13: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
+	6,  // 14: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
+	16, // 15: writ.v1.FieldPolicy.trust:type_name -> writ.v1.Trust
+	17, // 16: writ.v1.FieldPolicy.classification:type_name -> writ.v1.Classification
+	18, // 17: writ.v1.FieldPolicy.provenance:type_name -> writ.v1.ProvenanceDemand
+	19, // 18: writ.v1.tool:extendee -> google.protobuf.MethodOptions
+	20, // 19: writ.v1.field:extendee -> google.protobuf.FieldOptions
+	7,  // 20: writ.v1.tool:type_name -> writ.v1.ToolOptions
+	12, // 21: writ.v1.field:type_name -> writ.v1.FieldPolicy
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	20, // [20:22] is the sub-list for extension type_name
+	18, // [18:20] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_options_proto_init() }
@@ -1099,6 +1163,7 @@ func file_writ_v1_options_proto_init() {
 	if File_writ_v1_options_proto != nil {
 		return
 	}
+	file_writ_v1_provenance_proto_init()
 	file_writ_v1_options_proto_msgTypes[0].OneofWrappers = []any{
 		(*ToolOptions_Command)(nil),
 		(*ToolOptions_Web)(nil),

@@ -43,6 +43,10 @@ const (
 	RecordKind_RECORD_KIND_BUNDLE RecordKind = 5
 	// The agent stopped in good order; the body is an EndRecord.
 	RecordKind_RECORD_KIND_END RecordKind = 6
+	// A session was minted or ended; the body is a SessionRecord.
+	RecordKind_RECORD_KIND_SESSION RecordKind = 7
+	// A session came to know something; the body is an ObservationRecord.
+	RecordKind_RECORD_KIND_OBSERVATION RecordKind = 8
 )
 
 // Enum value maps for RecordKind.
@@ -55,6 +59,8 @@ var (
 		4: "RECORD_KIND_HEARTBEAT",
 		5: "RECORD_KIND_BUNDLE",
 		6: "RECORD_KIND_END",
+		7: "RECORD_KIND_SESSION",
+		8: "RECORD_KIND_OBSERVATION",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -64,6 +70,8 @@ var (
 		"RECORD_KIND_HEARTBEAT":   4,
 		"RECORD_KIND_BUNDLE":      5,
 		"RECORD_KIND_END":         6,
+		"RECORD_KIND_SESSION":     7,
+		"RECORD_KIND_OBSERVATION": 8,
 	}
 )
 
@@ -521,6 +529,10 @@ type DecisionRecord struct {
 	// How long the decision token is valid from the time of the record on, where the
 	// call carries one: a receipt has no other place for it.
 	TokenLifetime *durationpb.Duration `protobuf:"bytes,19,opt,name=token_lifetime,json=tokenLifetime,proto3" json:"token_lifetime,omitempty"`
+	// The session that the call belongs to, 16 bytes. Empty when nobody was verified.
+	Session []byte `protobuf:"bytes,20,opt,name=session,proto3" json:"session,omitempty"`
+	// Whether the tool changes anything. Unspecified when it is not known.
+	ToolEffect    ToolEffect `protobuf:"varint,21,opt,name=tool_effect,json=toolEffect,proto3,enum=writ.v1.ToolEffect" json:"tool_effect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +700,20 @@ func (x *DecisionRecord) GetTokenLifetime() *durationpb.Duration {
 	return nil
 }
 
+func (x *DecisionRecord) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *DecisionRecord) GetToolEffect() ToolEffect {
+	if x != nil {
+		return x.ToolEffect
+	}
+	return ToolEffect_TOOL_EFFECT_UNSPECIFIED
+}
+
 // OutcomeRecord is the body of a RECORD_KIND_OUTCOME: what happened after an ALLOW.
 type OutcomeRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -713,7 +739,9 @@ type OutcomeRecord struct {
 	// What is given back of what the decision reserved, because nothing ran.
 	GivenBack []*Reserve `protobuf:"bytes,10,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
 	// What went wrong, in words, without sensitive values.
-	Message       string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
+	// The fields of the result that conditions on later calls ask for.
+	Kept          []*KeptField `protobuf:"bytes,12,rep,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,6 +851,13 @@ func (x *OutcomeRecord) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *OutcomeRecord) GetKept() []*KeptField {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
 }
 
 // StartRecord is the body of a RECORD_KIND_START.
@@ -1122,7 +1157,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\"\xa8\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
 	"\x06Record\x12\x1e\n" +
 	"\x06log_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x05logId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x06R\x05index\x12\x1d\n" +
@@ -1143,7 +1178,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"Commitment\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12\x1f\n" +
-	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xad\a\n" +
+	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\x90\b\n" +
 	"\x0eDecisionRecord\x126\n" +
 	"\asurface\x18\x01 \x01(\x0e2\x10.writ.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x120\n" +
@@ -1169,7 +1204,10 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"durability\x12+\n" +
 	"\ftrace_parent\x18\x11 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vtraceParent\x12#\n" +
 	"\bupstream\x18\x12 \x01(\tB\a\xbaH\x04r\x02\x18@R\bupstream\x12N\n" +
-	"\x0etoken_lifetime\x18\x13 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\rtokenLifetime\"\x8b\x04\n" +
+	"\x0etoken_lifetime\x18\x13 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\rtokenLifetime\x12!\n" +
+	"\asession\x18\x14 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12>\n" +
+	"\vtool_effect\x18\x15 \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
+	"toolEffect\"\xbd\x04\n" +
 	"\rOutcomeRecord\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.writ.v1.OutcomeStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +
@@ -1188,7 +1226,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"given_back\x18\n" +
 	" \x03(\v2\x10.writ.v1.ReserveB\b\xbaH\x05\x92\x01\x02\x10@R\tgivenBack\x12\"\n" +
-	"\amessage\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\"\xba\x02\n" +
+	"\amessage\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x120\n" +
+	"\x04kept\x18\f \x03(\v2\x12.writ.v1.KeptFieldB\b\xbaH\x05\x92\x01\x02\x10 R\x04kept\"\xba\x02\n" +
 	"\vStartRecord\x12\"\n" +
 	"\aversion\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\x12 \n" +
 	"\x06origin\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06origin\x12%\n" +
@@ -1209,7 +1248,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xbb\x01\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xf1\x01\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1218,7 +1257,9 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x13RECORD_KIND_OUTCOME\x10\x03\x12\x19\n" +
 	"\x15RECORD_KIND_HEARTBEAT\x10\x04\x12\x16\n" +
 	"\x12RECORD_KIND_BUNDLE\x10\x05\x12\x13\n" +
-	"\x0fRECORD_KIND_END\x10\x06*{\n" +
+	"\x0fRECORD_KIND_END\x10\x06\x12\x17\n" +
+	"\x13RECORD_KIND_SESSION\x10\a\x12\x1b\n" +
+	"\x17RECORD_KIND_OBSERVATION\x10\b*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
@@ -1270,9 +1311,11 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(*Decision)(nil),            // 15: writ.v1.Decision
 	(Durability)(0),             // 16: writ.v1.Durability
 	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
-	(Reason)(0),                 // 18: writ.v1.Reason
-	(*Reserve)(nil),             // 19: writ.v1.Reserve
-	(SandboxTier)(0),            // 20: writ.v1.SandboxTier
+	(ToolEffect)(0),             // 18: writ.v1.ToolEffect
+	(Reason)(0),                 // 19: writ.v1.Reason
+	(*Reserve)(nil),             // 20: writ.v1.Reserve
+	(*KeptField)(nil),           // 21: writ.v1.KeptField
+	(SandboxTier)(0),            // 22: writ.v1.SandboxTier
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Record.kind:type_name -> writ.v1.RecordKind
@@ -1285,16 +1328,18 @@ var file_writ_v1_record_proto_depIdxs = []int32{
 	2,  // 7: writ.v1.DecisionRecord.origin:type_name -> writ.v1.DecisionOrigin
 	16, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
 	17, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
-	3,  // 10: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
-	18, // 11: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
-	17, // 12: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
-	19, // 13: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
-	20, // 14: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 10: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
+	3,  // 11: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
+	19, // 12: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
+	17, // 13: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
+	20, // 14: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
+	21, // 15: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
+	22, // 16: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1307,6 +1352,7 @@ func file_writ_v1_record_proto_init() {
 	file_writ_v1_options_proto_init()
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_reason_proto_init()
+	file_writ_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
