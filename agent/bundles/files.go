@@ -55,6 +55,8 @@ var folders = [...]struct{ name, ending string }{
 	{"grants", ".yaml"},
 	{"checks", ".yaml"},
 	{"budgets", ".yaml"},
+	{"limits", ".yaml"},
+	{"scenarios", ".yaml"},
 	{"tests", ".yaml"},
 }
 
@@ -134,7 +136,7 @@ func (r *reader) top() {
 		case name == catalogueFile:
 			r.file(name)
 		case strings.HasSuffix(name, ".yaml"), strings.HasSuffix(name, ".yml"):
-			r.problem(name, "a bundle has no such file; grants, checks, budgets and tests stand in their folders")
+			r.problem(name, "a bundle has no such file; grants, checks, budgets, limits, tests and scenarios stand in their folders")
 		}
 	}
 }

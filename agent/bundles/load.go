@@ -30,6 +30,8 @@ type Loaded struct {
 	Bundle *policy.Bundle
 	// Suites are the bundle's own tests.
 	Suites []Suite
+	// Plays are the bundle's own scenarios.
+	Plays []Play
 	// Warnings are what somebody should look at, though it loads.
 	Warnings []Problem
 }
@@ -41,6 +43,16 @@ type Suite struct {
 	// Tests are its cases.
 	Tests []*writv1.TestCase
 	// Lines has the line on which each case begins.
+	Lines []int
+}
+
+// Play is a file of scenarios.
+type Play struct {
+	// File is the path from the bundle's directory.
+	File string
+	// Scenarios are what is played, each from the beginning.
+	Scenarios []*writv1.Scenario
+	// Lines has the line on which each scenario begins.
 	Lines []int
 }
 
@@ -66,7 +78,7 @@ func Load(ctx context.Context, dir string, options Options) (*Loaded, error) {
 	if len(l.problems) > 0 {
 		return nil, Errors(order(l.problems))
 	}
-	return &Loaded{Bundle: bundle, Suites: l.suites, Warnings: order(l.warnings)}, nil
+	return &Loaded{Bundle: bundle, Suites: l.suites, Plays: l.plays, Warnings: order(l.warnings)}, nil
 }
 
 // loader is a bundle being loaded.
@@ -74,13 +86,14 @@ type loader struct {
 	files    contents
 	source   policy.Source
 	suites   []Suite
+	plays    []Play
 	problems []Problem
 	warnings []Problem
 
 	// manifest and catalogue are their files, nil when they are not there.
 	manifest, catalogue *document
-	// grants, checks and budgets tell where the parts of the source stand.
-	grants, checks, budgets []part
+	// grants, checks, budgets and limits tell where the parts of the source stand.
+	grants, checks, budgets, limits []part
 	// rpcs has the rpc of each tool.
 	rpcs map[string]rpc
 }
@@ -162,6 +175,19 @@ func (l *loader) readParts() {
 			l.budgets = appendParts(l.budgets, d, "budgets", len(set.GetBudgets()))
 		}
 	}
+	for _, name := range l.files.names("limits") {
+		set := &writv1.LimitSet{}
+		if d := l.read(name, set); len(d.problems) == 0 {
+			l.source.Limits = append(l.source.Limits, set.GetLimits()...)
+			l.limits = appendParts(l.limits, d, "limits", len(set.GetLimits()))
+		}
+	}
+	for _, name := range l.files.names("scenarios") {
+		set := &writv1.ScenarioSet{}
+		if d := l.read(name, set); len(d.problems) == 0 {
+			l.plays = append(l.plays, playOf(d, set))
+		}
+	}
 	for _, name := range l.files.names("tests") {
 		set := &writv1.TestSuite{}
 		if d := l.read(name, set); len(d.problems) == 0 {
@@ -187,6 +213,18 @@ func suiteOf(d *document, set *writv1.TestSuite) Suite {
 		suite.Lines = append(suite.Lines, line)
 	}
 	return suite
+}
+
+func playOf(d *document, set *writv1.ScenarioSet) Play {
+	play := Play{File: d.name, Scenarios: set.GetScenarios()}
+	for i := range set.GetScenarios() {
+		line := 0
+		if node := item(d.root, "scenarios", i); node != nil {
+			line = node.Line
+		}
+		play.Lines = append(play.Lines, line)
+	}
+	return play
 }
 
 // compileTools compiles the protos and takes the tools from them.
@@ -253,6 +291,8 @@ func (l *loader) locate(issue policy.Issue) Problem {
 		return at(l.checks, issue, "expression")
 	case policy.PartBudget:
 		return at(l.budgets, issue, "")
+	case policy.PartLimit:
+		return at(l.limits, issue, "")
 	}
 	if issue.Index < len(l.source.Tools) {
 		return l.toolPlace(l.source.Tools[issue.Index]).with("%s", issue.Message)

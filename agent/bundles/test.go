@@ -34,8 +34,11 @@ type Case struct {
 	// Differences say what came out otherwise than wanted, one a line; none means
 	// that the test passed.
 	Differences []string
-	// Result is what was decided.
+	// Result is what was decided; of a scenario, on the first call that came out
+	// otherwise than wanted, or else on the last.
 	Result *policy.Result
+	// Played is what came of the scenario; nil for a test of one call.
+	Played *Played
 	// Duration is how long it took.
 	Duration time.Duration
 }
@@ -70,6 +73,17 @@ func RunTests(bundle *policy.Bundle, suites []Suite, clock func() time.Time) *Re
 		}
 	}
 	return report
+}
+
+// AddPlays adds what came of scenarios to the report.
+func (r *Report) AddPlays(all []Played) {
+	for i := range all {
+		p := &all[i]
+		r.Cases = append(r.Cases, Case{
+			File: p.File, Line: p.Line, Name: p.Scenario.GetName(), Differences: p.Differences,
+			Result: p.telling(), Played: p, Duration: p.Duration,
+		})
+	}
 }
 
 // CallOf returns the call that an envelope proposes, arguments included, as if it

@@ -70,8 +70,10 @@ func (b *Bundle) Balances(c *Call) []budgets.Key {
 }
 
 // budgets passes a call that every budget on its tool has room for, and reserves
-// from all of them; the reservations stand only on an ALLOW.
+// from all of them; the reservations stand only on an ALLOW. The limits of sessions
+// are held first.
 func (e *evaluation) budgets() {
+	e.limits()
 	for _, b := range e.entry.budgets {
 		key := b.key(e.call.Principal, e.entry.tool.Name)
 		start := key.WindowStart(e.now)

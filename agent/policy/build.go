@@ -26,6 +26,8 @@ const (
 	PartBudget
 	// PartTool is one of Source.Tools.
 	PartTool
+	// PartLimit is one of Source.Limits.
+	PartLimit
 )
 
 // Severity is how grave an issue is.
@@ -105,6 +107,8 @@ func (b *builder) build() {
 	b.grants()
 	b.rules()
 	b.budgets()
+	b.limits()
+	b.provenance()
 }
 
 func (b *builder) issue(part Part, index int, format string, args ...any) {
@@ -117,10 +121,17 @@ func (b *builder) tools() {
 		if !ok {
 			b.issue(PartTool, i, "the response of %s has more than %d sensitive fields", tool.Name, mostObligations)
 		}
+		demands, faults := demandsOf(tool.Request.Descriptor())
+		for _, path := range faults {
+			b.issue(PartTool, i, "%s of %s cannot demand a provenance: it is a bool, an enum or in a map", path, tool.Name)
+		}
 		b.bundle.entries[tool.Name] = &entry{
 			tool:        tool,
 			obligations: obligations,
 			tenantBound: bindsTenant(tool.Request.Descriptor(), make(map[protoreflect.FullName]bool)),
+			demands:     demands,
+			worth:       worthOf(tool),
+			enums:       enumsOf(tool.Request.Descriptor()),
 		}
 	}
 }
@@ -195,6 +206,9 @@ func (b *builder) compile(part Part, index int, expression string, entry *entry)
 		if !slices.Contains(b.issues, issue) {
 			b.issues = append(b.issues, issue)
 		}
+	}
+	if ok {
+		ok = b.keep(part, index, program, entry)
 	}
 	return program, ok
 }

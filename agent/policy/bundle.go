@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
 
@@ -27,6 +28,8 @@ type Source struct {
 	Grants  []*writv1.Grant
 	Checks  []*writv1.CheckRule
 	Budgets []*writv1.Budget
+	// Limits are the session limits of all files.
+	Limits []*writv1.SessionLimit
 	// Catalogue has the upstreams.
 	Catalogue *writv1.Catalogue
 }
@@ -48,6 +51,10 @@ type Bundle struct {
 	rules       []*rule
 	named       map[string]bool
 	unevaluated []*writv1.Check
+	// limits are the session limits, in the order of their names.
+	limits []*limit
+	// provenance is whether anything in the bundle asks where values came from.
+	provenance bool
 	// adapter makes CEL values of the principal, the envelope and the arguments.
 	adapter adapter
 }
@@ -60,6 +67,17 @@ type entry struct {
 	budgets     []*budget
 	obligations []*writv1.Obligation
 	tenantBound bool
+	// demands are what the request's fields demand of their values' provenance.
+	demands []demand
+	// uses is what the rules on the tool ask of facts.
+	uses uses
+	// keptArguments and keptResults are the fields that conditions on later calls
+	// ask for, by their paths in canonical JSON.
+	keptArguments, keptResults []keptPath
+	// worth is what the values of a result are worth, by the path of their field.
+	worth map[string]sessions.Worth
+	// enums are the fields of the request whose values are fixed.
+	enums map[string]bool
 }
 
 // Name returns the bundle's name.

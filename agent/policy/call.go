@@ -29,6 +29,9 @@ type Call struct {
 	Upstream string
 	// Limits bounds the reading of the arguments.
 	Limits schemas.Limits
+
+	// reading is what [Bundle.Read] read of them.
+	reading *reading
 }
 
 // Result is a decision with what was typed on the way to it. Decisions share
@@ -36,6 +39,8 @@ type Call struct {
 type Result struct {
 	// Decision is what was decided; never nil.
 	Decision *writv1.Decision
+	// Effects are the decision's, also where a human must approve the call first.
+	Effects []*writv1.Effect
 	// Tool is the tool that was called; nil when the bundle has none of that name
 	// on that upstream.
 	Tool *tools.Tool

@@ -59,7 +59,9 @@ type fault struct {
 
 // program is a compiled condition.
 type program struct {
-	cel cel.Program
+	cel    cel.Program
+	uses   uses
+	fields []keptField
 }
 
 // newCompiler returns a compiler over the types of files. Nothing that an
@@ -80,6 +82,7 @@ func newCompiler(files *protoregistry.Files) (*compiler, error) {
 		cel.Variable("tool", cel.StringType),
 		cel.Variable("now", cel.TimestampType),
 	}
+	options = append(options, history()...)
 	if files != nil {
 		options = append(options, cel.TypeDescs(files))
 	}
@@ -123,7 +126,8 @@ func (c *compiler) compileNew(key source, request protoreflect.MessageDescriptor
 	if checked.OutputType() != cel.BoolType {
 		return nil, []fault{{line: 1, column: 1, message: fmt.Sprintf("the expression must be a bool and is a %s", checked.OutputType())}}
 	}
-	faults := lint(checked)
+	asks := asksOf(checked)
+	faults := append(lint(checked), asks.faults...)
 	for _, fault := range faults {
 		if fault.severity == Fatal {
 			return nil, faults
@@ -136,7 +140,7 @@ func (c *compiler) compileNew(key source, request protoreflect.MessageDescriptor
 	if err != nil {
 		return nil, append(faults, fault{line: 1, column: 1, message: "the expression cannot be compiled: " + err.Error()})
 	}
-	return &program{cel: compiled}, faults
+	return &program{cel: compiled, uses: asks.uses, fields: asks.fields}, faults
 }
 
 // env returns the environment for requests of a type; an empty name is the one
@@ -225,6 +229,10 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return types.String(a.entry.tool.Name), true
 	case "now":
 		return types.Timestamp{Time: a.now}, true
+	case "session":
+		return sessionValue{opaque{sessionType}, a.facts}, true
+	case valuesName:
+		return valuesValue{opaque{valuesType}, a.evaluation}, true
 	}
 	return nil, false
 }

@@ -45,11 +45,13 @@ type applied struct {
 }
 
 // conditions evaluates the bundle's checks, each of which leaves its outcome,
-// and holds the envelope's claims against what was verified.
+// holds the values against the provenance that their fields demand, and the
+// envelope's claims against what was verified.
 func (e *evaluation) conditions() {
 	for i := range e.entry.rules {
 		e.condition(&e.entry.rules[i])
 	}
+	e.demands()
 	e.claims()
 }
 

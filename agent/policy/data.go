@@ -12,10 +12,11 @@ import (
 
 var redaction = passing("data", "redaction")
 
-// data says what may leave: the sensitive fields of a response are redacted by
-// whoever carries out the call. It denies nothing yet; the check tells that the
-// obligations were weighed.
+// data says what may leave: what a sink may not carry out stays, and the sensitive
+// fields of a response are redacted by whoever carries out the call. The check of the
+// latter tells that the obligations were weighed.
 func (e *evaluation) data() {
+	e.sink()
 	if len(e.entry.obligations) > 0 {
 		e.pass(redaction)
 	}

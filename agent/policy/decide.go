@@ -5,9 +5,6 @@ package policy
 import (
 	"time"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
-	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -50,12 +47,12 @@ type evaluation struct {
 	facts  *writv1.Facts
 	now    time.Time
 
-	// entry is the tool with what bears on it; nil when it is not known.
-	entry *entry
-	// typed holds the arguments once they are read, refusal why they were not.
-	typed   protoreflect.Message
-	refusal *reasons.Error
-	scope   activation
+	// reading is what the arguments say: its entry is the tool with what bears on
+	// it, nil when it is not known.
+	*reading
+	// labels is what the facts say of the values, by path.
+	labels map[string]*writv1.ValueProvenance
+	scope  activation
 
 	checks  []*writv1.Check
 	effects []*writv1.Effect
@@ -71,7 +68,7 @@ type evaluation struct {
 // judge is denied. Facts without a balance count nothing as taken, so the caller
 // MUST bring the balances that [Bundle.Balances] names.
 func Decide(b *Bundle, c *Call, f *writv1.Facts) *Result {
-	e := &evaluation{bundle: b, call: c, facts: f, now: f.GetTime().AsTime()}
+	e := &evaluation{bundle: b, call: c, facts: f, now: f.GetTime().AsTime(), reading: &reading{}}
 	e.checks = make([]*writv1.Check, 0, 8+len(b.rules))
 	for i := range stages {
 		stages[i].judge(e)
@@ -101,17 +98,19 @@ func (e *evaluation) result() *Result {
 		decision.Verdict = writv1.Verdict_VERDICT_ALLOW
 		decision.Reason = writv1.Reason_REASON_GRANTED
 		decision.Obligations = e.entry.obligations
-		decision.Effects = e.effects
 	}
 	result := &Result{Decision: decision}
+	if e.denied == nil {
+		result.Effects = append(e.effects, e.keeps()...)
+	}
+	if e.denied == nil && e.pending == nil {
+		decision.Effects = result.Effects
+	}
 	if e.entry != nil {
 		result.Tool = e.entry.tool
 	}
 	if e.typed != nil {
-		result.Message = e.typed
-		// What came in is about as long as what it says.
-		room := make([]byte, 0, len(e.call.Arguments.JSON)+canonicalRoom)
-		result.Canonical = e.entry.tool.Request.Append(room, e.typed)
+		result.Message, result.Canonical = e.typed, e.canonical
 	}
 	return result
 }

@@ -15,19 +15,16 @@ var decoded = passing("decode", "json")
 // read against its request in the same pass, and what does not fit the request
 // is kept for the stage schema; else only their syntax is judged.
 func (e *evaluation) decode() {
-	arguments := &e.call.Arguments
-	e.entry = e.bundle.find(e.call)
-	if e.entry == nil {
-		e.syntax(arguments.JSON)
+	e.reading = e.bundle.read(e.call)
+	e.index()
+	switch {
+	case e.entry == nil:
+		e.syntax(e.call.Arguments.JSON)
 		return
-	}
-	typed, err := e.entry.tool.Request.Read(arguments.JSON, arguments.Params, e.call.Limits)
-	if err == nil {
-		e.typed = typed
+	case e.refusal == nil:
 		e.pass(decoded)
 		return
 	}
-	e.refusal = reasons.Of(err)
 	if strings.HasPrefix(reasons.Name(e.refusal.Reason), "SCHEMA_") {
 		e.pass(decoded)
 		return

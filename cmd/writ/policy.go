@@ -39,10 +39,11 @@ func load(ctx context.Context, cmd *cobra.Command, dir string) (*bundles.Loaded,
 func newTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test BUNDLE",
-		Short: "Run a bundle's own test cases",
-		Long: `Test loads the bundle in the directory BUNDLE and decides every case in its tests
-folder. It exits with 1 when a case gets another decision than it wants, or when
-the bundle does not load.`,
+		Short: "Run a bundle's own test cases and scenarios",
+		Long: `Test loads the bundle in the directory BUNDLE, decides every case in its tests
+folder, and plays every scenario in its scenarios folder: whole sessions, with what
+the user says, what the tools return and what humans approve. It exits with 1 when
+a call gets another decision than is wanted, or when the bundle does not load.`,
 		Args: cobra.ExactArgs(1),
 	}
 	form := addOutput(cmd)
@@ -53,6 +54,7 @@ the bundle does not load.`,
 			return err
 		}
 		report := bundles.RunTests(loaded.Bundle, loaded.Suites, time.Now)
+		report.AddPlays(bundles.PlayAll(loaded.Bundle, loaded.Plays, writv1.Human_HUMAN_UNSPECIFIED, time.Now))
 		if *junit != "" {
 			if err := writeFile(*junit, report.WriteJUnit); err != nil {
 				return err

@@ -337,7 +337,9 @@ type ValueProvenance struct {
 	// Whether it carries something of another tenant than the principal's.
 	ForeignTenant bool `protobuf:"varint,8,opt,name=foreign_tenant,json=foreignTenant,proto3" json:"foreign_tenant,omitempty"`
 	// Whether the value was too large or too deeply encoded to be read to its end.
-	Truncated     bool `protobuf:"varint,9,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Truncated bool `protobuf:"varint,9,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Whether all that looks like a secret in it was said by the user.
+	SecretsOfUser bool `protobuf:"varint,10,opt,name=secrets_of_user,json=secretsOfUser,proto3" json:"secrets_of_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -435,6 +437,13 @@ func (x *ValueProvenance) GetTruncated() bool {
 	return false
 }
 
+func (x *ValueProvenance) GetSecretsOfUser() bool {
+	if x != nil {
+		return x.SecretsOfUser
+	}
+	return false
+}
+
 // ObservationRecord is the body of a RECORD_KIND_OBSERVATION: what a session came
 // to know. It holds keyed digests of values and never the values.
 type ObservationRecord struct {
@@ -459,8 +468,10 @@ type ObservationRecord struct {
 	AtomsVersion uint32 `protobuf:"varint,9,opt,name=atoms_version,json=atomsVersion,proto3" json:"atoms_version,omitempty"`
 	// Whether it is a request of the user's that an attested channel brought.
 	AttestedRequest bool `protobuf:"varint,10,opt,name=attested_request,json=attestedRequest,proto3" json:"attested_request,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Atoms of what a call that writes carried while it was not trusted.
+	Carried       []byte `protobuf:"bytes,11,opt,name=carried,proto3" json:"carried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObservationRecord) Reset() {
@@ -561,6 +572,13 @@ func (x *ObservationRecord) GetAttestedRequest() bool {
 		return x.AttestedRequest
 	}
 	return false
+}
+
+func (x *ObservationRecord) GetCarried() []byte {
+	if x != nil {
+		return x.Carried
+	}
+	return nil
 }
 
 // ObservedGroup is the atoms of one object that share a label.
@@ -866,7 +884,7 @@ var File_writ_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\n" +
-	"\x18writ/v1/provenance.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x03\n" +
+	"\x18writ/v1/provenance.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n" +
 	"\x0fValueProvenance\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12+\n" +
@@ -878,7 +896,9 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\ftrusted_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\x12I\n" +
 	"\x0eclassification\x18\a \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x12%\n" +
 	"\x0eforeign_tenant\x18\b \x01(\bR\rforeignTenant\x12\x1c\n" +
-	"\ttruncated\x18\t \x01(\bR\ttruncated\"\xd2\x03\n" +
+	"\ttruncated\x18\t \x01(\bR\ttruncated\x12&\n" +
+	"\x0fsecrets_of_user\x18\n" +
+	" \x01(\bR\rsecretsOfUser\"\xf7\x03\n" +
 	"\x11ObservationRecord\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\asession\x12\"\n" +
 	"\x06source\x18\x02 \x01(\tB\n" +
@@ -891,7 +911,8 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\ttruncated\x18\b \x01(\bR\ttruncated\x12,\n" +
 	"\ratoms_version\x18\t \x01(\rB\a\xbaH\x04*\x02(\x01R\fatomsVersion\x12)\n" +
 	"\x10attested_request\x18\n" +
-	" \x01(\bR\x0fattestedRequest\"\x96\x02\n" +
+	" \x01(\bR\x0fattestedRequest\x12#\n" +
+	"\acarried\x18\v \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x02R\acarried\"\x96\x02\n" +
 	"\rObservedGroup\x12!\n" +
 	"\x06object\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x06object\x120\n" +
 	"\x05trust\x18\x02 \x01(\x0e2\x0e.writ.v1.TrustB\n" +

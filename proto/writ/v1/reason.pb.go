@@ -137,9 +137,27 @@ const (
 	// The envelope claims what was not verified: another role, another tenant, an approval, a check that does not exist.
 	// Mended by: The caller: claim what is true.
 	Reason_REASON_CONDITION_CLAIM_MISMATCH Reason = 82
+	// A value did not come from where its field or a rule demands.
+	// Mended by: The caller: look the value up with a trusted tool, or ask the user for it.
+	Reason_REASON_CONDITION_PROVENANCE Reason = 83
+	// Something that looks like a secret would leave through the tool.
+	// Mended by: The caller: leave it out.
+	Reason_REASON_DATA_SECRET Reason = 90
+	// Something would leave through the tool that is classified above what it may carry.
+	// Mended by: The caller: leave it out.
+	Reason_REASON_DATA_CLASSIFIED Reason = 91
+	// Something of another tenant would leave through the tool.
+	// Mended by: The caller: leave it out.
+	Reason_REASON_DATA_FOREIGN_TENANT Reason = 92
+	// An argument is too large or too deeply encoded to be read for what must not leave.
+	// Mended by: The caller: send less, or plainer.
+	Reason_REASON_DATA_UNREADABLE Reason = 93
 	// A budget that bears on the call has too little left.
 	// Mended by: The caller: wait for the next window; the operator: raise the budget.
 	Reason_REASON_BUDGET_EXHAUSTED Reason = 100
+	// The session, or its principal, has done as much as a limit allows.
+	// Mended by: The caller: begin a session, or wait until those that count have expired.
+	Reason_REASON_BUDGET_SESSION_LIMIT Reason = 101
 	// A human must approve the call first.
 	// Mended by: An approver.
 	Reason_REASON_APPROVAL_REQUIRED Reason = 110
@@ -260,7 +278,13 @@ var (
 		80:  "REASON_CONDITION_CHECK_FAILED",
 		81:  "REASON_CONDITION_CHECK_ERROR",
 		82:  "REASON_CONDITION_CLAIM_MISMATCH",
+		83:  "REASON_CONDITION_PROVENANCE",
+		90:  "REASON_DATA_SECRET",
+		91:  "REASON_DATA_CLASSIFIED",
+		92:  "REASON_DATA_FOREIGN_TENANT",
+		93:  "REASON_DATA_UNREADABLE",
 		100: "REASON_BUDGET_EXHAUSTED",
+		101: "REASON_BUDGET_SESSION_LIMIT",
 		110: "REASON_APPROVAL_REQUIRED",
 		120: "REASON_ADMISSION_CONTENDED",
 		121: "REASON_ADMISSION_ALREADY_RELEASED",
@@ -324,7 +348,13 @@ var (
 		"REASON_CONDITION_CHECK_FAILED":         80,
 		"REASON_CONDITION_CHECK_ERROR":          81,
 		"REASON_CONDITION_CLAIM_MISMATCH":       82,
+		"REASON_CONDITION_PROVENANCE":           83,
+		"REASON_DATA_SECRET":                    90,
+		"REASON_DATA_CLASSIFIED":                91,
+		"REASON_DATA_FOREIGN_TENANT":            92,
+		"REASON_DATA_UNREADABLE":                93,
 		"REASON_BUDGET_EXHAUSTED":               100,
+		"REASON_BUDGET_SESSION_LIMIT":           101,
 		"REASON_APPROVAL_REQUIRED":              110,
 		"REASON_ADMISSION_CONTENDED":            120,
 		"REASON_ADMISSION_ALREADY_RELEASED":     121,
@@ -386,7 +416,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xf2\x0f\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xa4\x11\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -422,8 +452,14 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x1dREASON_GRANT_TENANT_ISOLATION\x10>\x12!\n" +
 	"\x1dREASON_CONDITION_CHECK_FAILED\x10P\x12 \n" +
 	"\x1cREASON_CONDITION_CHECK_ERROR\x10Q\x12#\n" +
-	"\x1fREASON_CONDITION_CLAIM_MISMATCH\x10R\x12\x1b\n" +
-	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1c\n" +
+	"\x1fREASON_CONDITION_CLAIM_MISMATCH\x10R\x12\x1f\n" +
+	"\x1bREASON_CONDITION_PROVENANCE\x10S\x12\x16\n" +
+	"\x12REASON_DATA_SECRET\x10Z\x12\x1a\n" +
+	"\x16REASON_DATA_CLASSIFIED\x10[\x12\x1e\n" +
+	"\x1aREASON_DATA_FOREIGN_TENANT\x10\\\x12\x1a\n" +
+	"\x16REASON_DATA_UNREADABLE\x10]\x12\x1b\n" +
+	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1f\n" +
+	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x1c\n" +
 	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1e\n" +
 	"\x1aREASON_ADMISSION_CONTENDED\x10x\x12%\n" +
 	"!REASON_ADMISSION_ALREADY_RELEASED\x10y\x12 \n" +

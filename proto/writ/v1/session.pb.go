@@ -153,7 +153,9 @@ type SessionSummary struct {
 	PrincipalCounts *SessionCounts `protobuf:"bytes,8,opt,name=principal_counts,json=principalCounts,proto3" json:"principal_counts,omitempty"`
 	// Earlier calls of the session that were allowed and that a condition on this
 	// call's tool asks for, oldest first; the newest 64.
-	Steps         []*Step `protobuf:"bytes,9,rep,name=steps,proto3" json:"steps,omitempty"`
+	Steps []*Step `protobuf:"bytes,9,rep,name=steps,proto3" json:"steps,omitempty"`
+	// How many calls of those tools were allowed in all.
+	StepCounts    []*StepCount `protobuf:"bytes,10,rep,name=step_counts,json=stepCounts,proto3" json:"step_counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +253,68 @@ func (x *SessionSummary) GetSteps() []*Step {
 	return nil
 }
 
+func (x *SessionSummary) GetStepCounts() []*StepCount {
+	if x != nil {
+		return x.StepCounts
+	}
+	return nil
+}
+
+// StepCount is how many calls of a tool a session was allowed.
+type StepCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tool.
+	Tool string `protobuf:"bytes,1,opt,name=tool,proto3" json:"tool,omitempty"`
+	// How many.
+	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepCount) Reset() {
+	*x = StepCount{}
+	mi := &file_writ_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepCount) ProtoMessage() {}
+
+func (x *StepCount) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
+func (*StepCount) Descriptor() ([]byte, []int) {
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StepCount) GetTool() string {
+	if x != nil {
+		return x.Tool
+	}
+	return ""
+}
+
+func (x *StepCount) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // SessionCounts is how many decisions there were.
 type SessionCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +330,7 @@ type SessionCounts struct {
 
 func (x *SessionCounts) Reset() {
 	*x = SessionCounts{}
-	mi := &file_writ_v1_session_proto_msgTypes[1]
+	mi := &file_writ_v1_session_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +342,7 @@ func (x *SessionCounts) String() string {
 func (*SessionCounts) ProtoMessage() {}
 
 func (x *SessionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[1]
+	mi := &file_writ_v1_session_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +355,7 @@ func (x *SessionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCounts.ProtoReflect.Descriptor instead.
 func (*SessionCounts) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SessionCounts) GetCalls() uint64 {
@@ -332,7 +396,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_writ_v1_session_proto_msgTypes[2]
+	mi := &file_writ_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +408,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[2]
+	mi := &file_writ_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +421,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Step) GetTool() string {
@@ -401,7 +465,7 @@ type KeptField struct {
 
 func (x *KeptField) Reset() {
 	*x = KeptField{}
-	mi := &file_writ_v1_session_proto_msgTypes[3]
+	mi := &file_writ_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +477,7 @@ func (x *KeptField) String() string {
 func (*KeptField) ProtoMessage() {}
 
 func (x *KeptField) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[3]
+	mi := &file_writ_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +490,7 @@ func (x *KeptField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptField.ProtoReflect.Descriptor instead.
 func (*KeptField) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *KeptField) GetPath() string {
@@ -467,7 +531,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_writ_v1_session_proto_msgTypes[4]
+	mi := &file_writ_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +543,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[4]
+	mi := &file_writ_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +556,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SessionRecord) GetSession() []byte {
@@ -555,7 +619,7 @@ type LimitSet struct {
 
 func (x *LimitSet) Reset() {
 	*x = LimitSet{}
-	mi := &file_writ_v1_session_proto_msgTypes[5]
+	mi := &file_writ_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +631,7 @@ func (x *LimitSet) String() string {
 func (*LimitSet) ProtoMessage() {}
 
 func (x *LimitSet) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[5]
+	mi := &file_writ_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +644,7 @@ func (x *LimitSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitSet.ProtoReflect.Descriptor instead.
 func (*LimitSet) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LimitSet) GetLimits() []*SessionLimit {
@@ -613,7 +677,7 @@ type SessionLimit struct {
 
 func (x *SessionLimit) Reset() {
 	*x = SessionLimit{}
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +689,7 @@ func (x *SessionLimit) String() string {
 func (*SessionLimit) ProtoMessage() {}
 
 func (x *SessionLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +702,7 @@ func (x *SessionLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimit.ProtoReflect.Descriptor instead.
 func (*SessionLimit) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionLimit) GetName() string {
@@ -694,7 +758,7 @@ var File_writ_v1_session_proto protoreflect.FileDescriptor
 
 const file_writ_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x15writ/v1/session.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\"\x87\x03\n" +
+	"\x15writ/v1/session.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\"\xc7\x03\n" +
 	"\x0eSessionSummary\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x02id\x12\x18\n" +
 	"\aambient\x18\x02 \x01(\bR\aambient\x12\x1a\n" +
@@ -704,7 +768,14 @@ const file_writ_v1_session_proto_rawDesc = "" +
 	"\x04full\x18\x06 \x01(\bR\x04full\x12.\n" +
 	"\x06counts\x18\a \x01(\v2\x16.writ.v1.SessionCountsR\x06counts\x12A\n" +
 	"\x10principal_counts\x18\b \x01(\v2\x16.writ.v1.SessionCountsR\x0fprincipalCounts\x12-\n" +
-	"\x05steps\x18\t \x03(\v2\r.writ.v1.StepB\b\xbaH\x05\x92\x01\x02\x10@R\x05steps\"W\n" +
+	"\x05steps\x18\t \x03(\v2\r.writ.v1.StepB\b\xbaH\x05\x92\x01\x02\x10@R\x05steps\x12>\n" +
+	"\vstep_counts\x18\n" +
+	" \x03(\v2\x12.writ.v1.StepCountB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\n" +
+	"stepCounts\"J\n" +
+	"\tStepCount\x12\x1e\n" +
+	"\x04tool\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12\x1d\n" +
+	"\x05count\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\x05count\"W\n" +
 	"\rSessionCounts\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x16\n" +
 	"\x06writes\x18\x02 \x01(\x04R\x06writes\x12\x18\n" +
@@ -768,39 +839,41 @@ func file_writ_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_writ_v1_session_proto_goTypes = []any{
 	(SessionEvent)(0),             // 0: writ.v1.SessionEvent
 	(LimitScope)(0),               // 1: writ.v1.LimitScope
 	(*SessionSummary)(nil),        // 2: writ.v1.SessionSummary
-	(*SessionCounts)(nil),         // 3: writ.v1.SessionCounts
-	(*Step)(nil),                  // 4: writ.v1.Step
-	(*KeptField)(nil),             // 5: writ.v1.KeptField
-	(*SessionRecord)(nil),         // 6: writ.v1.SessionRecord
-	(*LimitSet)(nil),              // 7: writ.v1.LimitSet
-	(*SessionLimit)(nil),          // 8: writ.v1.SessionLimit
-	(Classification)(0),           // 9: writ.v1.Classification
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*Principal)(nil),             // 11: writ.v1.Principal
+	(*StepCount)(nil),             // 3: writ.v1.StepCount
+	(*SessionCounts)(nil),         // 4: writ.v1.SessionCounts
+	(*Step)(nil),                  // 5: writ.v1.Step
+	(*KeptField)(nil),             // 6: writ.v1.KeptField
+	(*SessionRecord)(nil),         // 7: writ.v1.SessionRecord
+	(*LimitSet)(nil),              // 8: writ.v1.LimitSet
+	(*SessionLimit)(nil),          // 9: writ.v1.SessionLimit
+	(Classification)(0),           // 10: writ.v1.Classification
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Principal)(nil),             // 12: writ.v1.Principal
 }
 var file_writ_v1_session_proto_depIdxs = []int32{
-	9,  // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
-	3,  // 1: writ.v1.SessionSummary.counts:type_name -> writ.v1.SessionCounts
-	3,  // 2: writ.v1.SessionSummary.principal_counts:type_name -> writ.v1.SessionCounts
-	4,  // 3: writ.v1.SessionSummary.steps:type_name -> writ.v1.Step
-	10, // 4: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
-	5,  // 5: writ.v1.Step.fields:type_name -> writ.v1.KeptField
-	0,  // 6: writ.v1.SessionRecord.event:type_name -> writ.v1.SessionEvent
-	11, // 7: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
-	10, // 8: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
-	10, // 9: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
-	1,  // 11: writ.v1.SessionLimit.scope:type_name -> writ.v1.LimitScope
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
+	4,  // 1: writ.v1.SessionSummary.counts:type_name -> writ.v1.SessionCounts
+	4,  // 2: writ.v1.SessionSummary.principal_counts:type_name -> writ.v1.SessionCounts
+	5,  // 3: writ.v1.SessionSummary.steps:type_name -> writ.v1.Step
+	3,  // 4: writ.v1.SessionSummary.step_counts:type_name -> writ.v1.StepCount
+	11, // 5: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
+	6,  // 6: writ.v1.Step.fields:type_name -> writ.v1.KeptField
+	0,  // 7: writ.v1.SessionRecord.event:type_name -> writ.v1.SessionEvent
+	12, // 8: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
+	11, // 9: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
+	11, // 10: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
+	1,  // 12: writ.v1.SessionLimit.scope:type_name -> writ.v1.LimitScope
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_session_proto_init() }
@@ -810,14 +883,14 @@ func file_writ_v1_session_proto_init() {
 	}
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
-	file_writ_v1_session_proto_msgTypes[6].OneofWrappers = []any{}
+	file_writ_v1_session_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_session_proto_rawDesc), len(file_writ_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/tools"
+)
+
+// worthOf returns what the fields of a tool's result are worth, by their paths in
+// canonical JSON without indices; "" is what the tool's options say of all.
+func worthOf(tool *tools.Tool) map[string]sessions.Worth {
+	base := sessions.Worth{
+		Trust:          cmp.Or(tool.Options.GetResult().GetTrust(), writv1.Trust_TRUST_UNTRUSTED),
+		Classification: cmp.Or(tool.Options.GetResult().GetClassification(), writv1.Classification_CLASSIFICATION_PUBLIC),
+	}
+	of := map[string]sessions.Worth{"": base}
+	fieldsBelow(tool.Response.Descriptor(), func(path string, _ protoreflect.FieldDescriptor, options *writv1.FieldPolicy) {
+		above := of[parent(path)]
+		of[path] = sessions.Worth{
+			Trust:          cmp.Or(options.GetTrust(), above.Trust),
+			Classification: cmp.Or(options.GetClassification(), above.Classification),
+			Tenant:         options.GetBinding() == writv1.Binding_BINDING_TENANT,
+		}
+	})
+	return of
+}
+
+// parent returns the path of the field above; that of a map's values is the map's.
+func parent(path string) string {
+	cut := strings.LastIndexByte(path, '.')
+	return strings.TrimSuffix(path[:max(0, cut)], "."+anyKey)
+}
+
+// Worth returns what a value of a tool's result is worth, by the path of its field
+// in canonical JSON without indices.
+func (b *Bundle) Worth(tool *tools.Tool, field string) sessions.Worth {
+	entry := b.entries[tool.Name]
+	if entry == nil {
+		return sessions.Worth{Trust: writv1.Trust_TRUST_UNTRUSTED}
+	}
+	for {
+		if worth, ok := entry.worth[field]; ok {
+			return worth
+		}
+		field = field[:max(0, strings.LastIndexByte(field, '.'))]
+	}
+}
+
+// Provenance says whether anything in the bundle asks where values came from: if
+// not, nobody has to observe them.
+func (b *Bundle) Provenance() bool { return b.provenance }
+
+// provenance notes what the tools' options ask of facts.
+func (b *builder) provenance() {
+	for _, entry := range b.bundle.entries {
+		if len(entry.demands) > 0 || entry.tool.Options.GetSink() != nil {
+			entry.uses.values = true
+		}
+		b.bundle.provenance = b.bundle.provenance || entry.uses.values || entry.uses.session
+	}
+	// What a lookup was asked by decides whether what it finds is of the request.
+	for _, entry := range b.bundle.entries {
+		entry.uses.values = b.bundle.provenance
+	}
+}
+
+// limits takes the session limits, in the order of their names.
+func (b *builder) limits() {
+	for _, i := range inOrder(b.source.Limits) {
+		b.bundle.limits = append(b.bundle.limits, newLimit(b.source.Limits[i]))
+	}
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package atoms
+
+import (
+	"math/big"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// found is a typed token in a text, at its place; the first of its tokens is what
+// it is, the others what it also says.
+type found struct {
+	start, end int
+	tokens     []Token
+}
+
+// pattern is a form of typed tokens. The first pattern that matches at a place has it.
+type pattern struct {
+	form *regexp.Regexp
+	read func(string) []Token
+}
+
+var patterns = []pattern{
+	{regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{1,16}://[^\s<>"'\x60\\^{|}]{1,1000}`), readURL},
+	{regexp.MustCompile(`(?i)[a-z0-9.!#$%&*+/=?^_{|}~-]{1,64}@[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`), readAddress},
+	{regexp.MustCompile(`(?i)\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]){11,30}\b`), readIBAN},
+	{regexp.MustCompile(`(?i)\b(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{4})\b`), readDate},
+	{regexp.MustCompile(`(?i)\b(?:[0-9]{1,2}\.? (?:de |of )?[\p{L}]{3,10}\.?(?: de)? [0-9]{4}|[\p{L}]{3,10}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})\b`), readLongDate},
+	{regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`), readPhone},
+	{regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`), readHost},
+	{regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`), readID},
+	{regexp.MustCompile(`[0-9](?:[0-9.,' \x{00a0}]*[0-9])?`), readNumber},
+}
+
+// scan returns the typed tokens of a text, in their order, none within another.
+func scan(text string) []found {
+	var all []found
+	taken := make([]bool, len(text))
+	for _, p := range patterns {
+		for _, at := range p.form.FindAllStringIndex(text, MostTokens) {
+			if slices.Contains(taken[at[0]:at[1]], true) {
+				continue
+			}
+			if hides(text[at[0]:at[1]]) || mixes(text[at[0]:at[1]]) {
+				continue
+			}
+			tokens := p.read(text[at[0]:at[1]])
+			if len(tokens) == 0 {
+				continue
+			}
+			all = append(all, found{at[0], at[1], tokens})
+			for i := at[0]; i < at[1]; i++ {
+				taken[i] = true
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b found) int { return a.start - b.start })
+	return all
+}
+
+func readURL(text string) []Token {
+	text = strings.TrimRight(text, ".,;:!?)]")
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return nil
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	u.Scheme, u.Fragment, u.User = strings.ToLower(u.Scheme), "", nil
+	port := u.Port()
+	u.Host = host
+	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
+		u.Host += ":" + port
+	}
+	if u.Path == "/" && u.RawQuery == "" {
+		u.Path = ""
+	}
+	return []Token{{URL, u.String()}, {Host, host}}
+}
+
+func readAddress(text string) []Token {
+	text = strings.ToLower(text)
+	at := strings.LastIndexByte(text, '@')
+	if !strings.Contains(text[at:], ".") {
+		return nil
+	}
+	return []Token{{Address, text}, {Host, text[at+1:]}}
+}
+
+func readHost(text string) []Token {
+	return []Token{{Host, strings.ToLower(text)}}
+}
+
+// readIBAN reads an account number whose check digits are right (ISO 13616: the
+// number that it stands for is 1 modulo 97).
+func readIBAN(text string) []Token {
+	account := strings.ToUpper(strings.ReplaceAll(text, " ", ""))
+	if len(account) < 15 || len(account) > 34 {
+		return nil
+	}
+	digits := strings.Builder{}
+	for _, r := range account[4:] + account[:4] {
+		if r >= 'A' {
+			digits.WriteString(strconv.Itoa(int(r-'A') + 10))
+			continue
+		}
+		digits.WriteRune(r)
+	}
+	number, ok := new(big.Int).SetString(digits.String(), 10)
+	if !ok || new(big.Int).Mod(number, big.NewInt(97)).Int64() != 1 {
+		return nil
+	}
+	return []Token{{IBAN, account}}
+}
+
+func readPhone(text string) []Token {
+	return []Token{{Phone, "+" + onlyDigits(text)}}
+}
+
+func onlyDigits(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < '0' || r > '9' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// readID reads a name that has a digit in it.
+func readID(text string) []Token {
+	if len(text) < 2 || !strings.ContainsAny(text, "0123456789") {
+		return nil
+	}
+	return []Token{{ID, strings.ToLower(strings.TrimPrefix(text, "#"))}}
+}
+
+// readDate reads 2026-05-01, 01.05.2026 (the day first) and 05/01/2026, which says
+// both days that it may be.
+func readDate(text string) []Token {
+	parts := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("-./", r) })
+	n := make([]int, 3)
+	for i := range n {
+		n[i], _ = strconv.Atoi(parts[i])
+	}
+	var days []Token
+	add := func(y, m, d int) {
+		if day := time.Date(y, time.Month(m), d, 0, 0, 0, 0, time.UTC); day.Day() == d && int(day.Month()) == m {
+			token := Token{Date, day.Format(time.DateOnly)}
+			if !slices.Contains(days, token) {
+				days = append(days, token)
+			}
+		}
+	}
+	if strings.Contains(text, "-") {
+		add(n[0], n[1], n[2])
+		return days
+	}
+	add(n[2], n[1], n[0])
+	if strings.Contains(text, "/") {
+		add(n[2], n[0], n[1])
+	}
+	return days
+}
+
+func readLongDate(text string) []Token {
+	var day, year, month int
+	for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune(" .,", r) }) {
+		number, err := strconv.Atoi(strings.TrimRight(word, "stndrh"))
+		switch {
+		case err == nil && number > 31:
+			year = number
+		case err == nil:
+			day = number
+		case monthOf(word) > 0:
+			month = monthOf(word)
+		}
+	}
+	made := time.Date(year, time.Month(month), day, 0, 0, 0, 0, time.UTC)
+	if month == 0 || day == 0 || year == 0 || made.Day() != day {
+		return nil
+	}
+	return []Token{{Date, made.Format(time.DateOnly)}}
+}
+
+// months are the names of months, by how they begin.
+var months = [12][]string{
+	{"jan", "ene", "gen", "sty"}, {"feb", "fév", "fev", "lut"}, {"mar", "mär", "maa", "mrt"}, {"apr", "avr", "abr", "kwi"},
+	{"may", "mai", "mag", "mei", "maj"}, {"jun", "jui", "giu", "cze"}, {"jul", "juil", "lug", "lip"},
+	{"aug", "aoû", "ago", "sie"}, {"sep", "set", "wrz"}, {"oct", "okt", "ott", "out", "paź"}, {"nov", "lis"}, {"dec", "dez", "déc", "dic", "gru"},
+}
+
+func monthOf(word string) int {
+	best, length := 0, 0
+	for i, names := range months {
+		for _, name := range names {
+			if strings.HasPrefix(word, name) && len(name) > length {
+				best, length = i+1, len(name)
+			}
+		}
+	}
+	return best
+}
+
+var (
+	grouped = regexp.MustCompile(`^[0-9]{1,3}(?:[,.' \x{00a0}][0-9]{3})+$`)
+	plain   = regexp.MustCompile(`^[0-9]+$`)
+)
+
+// readNumber reads a number as people write it: 1,234.50 and 1.234,50 are one. One
+// that may be either says both.
+func readNumber(text string) []Token {
+	var all []Token
+	add := func(whole, fraction string) {
+		if !plain.MatchString(whole) && !grouped.MatchString(whole) || fraction != "" && !plain.MatchString(fraction) {
+			return
+		}
+		if exact, ok := decimal(onlyDigits(whole) + "." + fraction + "0"); ok {
+			if token := (Token{Number, exact}); !slices.Contains(all, token) {
+				all = append(all, token)
+			}
+		}
+	}
+	if cut := strings.LastIndexAny(text, ".,"); cut >= 0 {
+		add(text[:cut], text[cut+1:])
+	}
+	add(text, "")
+	return all
+}
+
+// mostExponent bounds the numbers that are read, so that none is a long one.
+const mostExponent = 64
+
+// decimal returns the one form of a decimal number: no exponent, no zeros that say
+// nothing, no sign of zero.
+func decimal(text string) (string, bool) {
+	if len(text) > 2*mostExponent {
+		return "", false
+	}
+	if cut := strings.IndexAny(text, "eE"); cut >= 0 {
+		if exponent, err := strconv.Atoi(text[cut+1:]); err != nil || exponent > mostExponent || exponent < -mostExponent {
+			return "", false
+		}
+	}
+	r, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return "", false
+	}
+	if r.IsInt() {
+		return r.Num().String(), true
+	}
+	out := r.FloatString(2 * mostExponent)
+	return strings.TrimRight(out, "0"), true
+}

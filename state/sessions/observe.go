@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sessions
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/atoms"
+)
+
+const (
+	// mostAtoms bounds the atoms of one observation, so that its record fits.
+	mostAtoms = 6000
+	// namingWords is how long a trusted text may be for its runs of words to be
+	// known as values: names stand in short texts.
+	namingWords = 60
+	// leastWhole is how many letters a short classified text has at least, so that
+	// a "yes" is not found everywhere.
+	leastWhole = 6
+	// leastNumber is from which on a number is taken for a name of something, and
+	// not for a count.
+	leastNumber = 4
+	// mostLabels is the bound of Facts.values.
+	mostLabels = 256
+)
+
+// Worth is what an observed value is worth.
+type Worth struct {
+	Trust          writv1.Trust
+	Classification writv1.Classification
+	// Tenant says that the value names the tenant that its object belongs to.
+	Tenant bool
+}
+
+// Observed is something that a session comes to know.
+type Observed struct {
+	Session ID
+	// Tenant is that of the session's principal.
+	Tenant string
+	// Source is who said it: [User], or "tool:" and a name.
+	Source string
+	Time   time.Time
+	// Text is what was said, or JSON what a tool returned.
+	Text string
+	JSON []byte
+	// Worth tells what the values of a field are worth, by the field's path.
+	Worth func(field string) Worth
+	// Selected says that values of the request selected what was looked up.
+	Selected bool
+	// Carried are the values that a call which writes carried, with what is known
+	// of them.
+	Carried []atoms.Leaf
+	Labels  []*writv1.ValueProvenance
+}
+
+// Observation returns the record of something observed. It reads what the session
+// knows and changes nothing: [Machine.Observe] takes the record.
+func (m *Machine) Observation(h *atoms.Hasher, in Observed) *writv1.ObservationRecord {
+	o := &observer{machine: m, hasher: h, in: &in, groups: make(map[groupKey][]byte), record: &writv1.ObservationRecord{
+		Session: in.Session[:], Source: in.Source, Time: timestamppb.New(in.Time), AtomsVersion: atoms.Version, Objects: 1,
+	}}
+	if in.JSON == nil {
+		o.leaves, o.objects = []atoms.Leaf{{Text: in.Text}}, []atoms.Object{{Parent: -1}}
+		o.record.AttestedRequest = in.Source == User
+	} else {
+		var err error
+		if o.leaves, o.objects, o.record.Truncated, err = atoms.Leaves(in.JSON); err != nil {
+			o.leaves, o.objects, o.record.Truncated = nil, nil, true
+		}
+		o.record.Objects = uint32(min(len(o.objects), 65535))
+	}
+	o.narrow()
+	o.tenants()
+	for i := range o.leaves {
+		o.leaf(&o.leaves[i])
+	}
+	o.carry()
+	o.close()
+	return o.record
+}
+
+type groupKey struct {
+	object  int
+	trust   writv1.Trust
+	class   writv1.Classification
+	request bool
+	foreign bool
+}
+
+type observer struct {
+	machine *Machine
+	hasher  *atoms.Hasher
+	in      *Observed
+	leaves  []atoms.Leaf
+	objects []atoms.Object
+	// chosen and foreign are of the objects: which the user's words select, and
+	// which are another tenant's.
+	chosen, foreign []bool
+	groups          map[groupKey][]byte
+	count           int
+	record          *writv1.ObservationRecord
+}
+
+// leaf adds the atoms of one value.
+func (o *observer) leaf(leaf *atoms.Leaf) {
+	if leaf.Bool {
+		return
+	}
+	worth := o.in.Worth(leaf.Field)
+	trusted := worth.Trust == writv1.Trust_TRUST_TRUSTED
+	o.record.Untrusted = o.record.Untrusted || !trusted
+	o.record.Classification = max(o.record.Classification, worth.Classification)
+	key := groupKey{object: leaf.Object, trust: worth.Trust}
+	key.request = trusted && o.in.Selected && o.at(o.chosen, leaf.Object)
+	reading := read(leaf, trusted, o.in.Source == User)
+	o.record.Truncated = o.record.Truncated || reading.Truncated
+	o.add(key, reading.Tokens)
+	key.foreign = o.at(o.foreign, leaf.Object)
+	if worth.Classification <= writv1.Classification_CLASSIFICATION_PUBLIC && !key.foreign {
+		return
+	}
+	key.class = worth.Classification
+	o.add(key, marked(leaf))
+}
+
+func (o *observer) at(flags []bool, object int) bool { return object < len(flags) && flags[object] }
+
+// read returns the tokens by which a value is known. Values are named in the words
+// of a user's request, and of a short trusted text.
+func read(leaf *atoms.Leaf, trusted, user bool) atoms.Reading {
+	switch {
+	case leaf.Number:
+		return atoms.ObserveNumber(leaf.Text)
+	case user, trusted && strings.Count(leaf.Text, " ") < namingWords:
+		return atoms.ObserveWords(leaf.Text)
+	default:
+		return atoms.Observe(leaf.Text)
+	}
+}
+
+// marked returns the tokens by which a classified value is found again.
+func marked(leaf *atoms.Leaf) []atoms.Token {
+	if leaf.Number {
+		if len(leaf.Text) < leastNumber {
+			return nil
+		}
+		return atoms.ObserveNumber(leaf.Text).Tokens
+	}
+	var out []atoms.Token
+	for i, token := range atoms.Observe(leaf.Text).Tokens {
+		if i == 0 && utf8.RuneCountInString(token.Text) < leastWhole || token.Kind == atoms.Host || token.Kind == atoms.Number && len(token.Text) < leastNumber {
+			continue
+		}
+		out = append(out, token)
+	}
+	if utf8.RuneCountInString(leaf.Text) < leastWhole {
+		return out
+	}
+	return append(out, atoms.Phrases(leaf.Text).Tokens...)
+}
+
+func (o *observer) add(key groupKey, tokens []atoms.Token) {
+	for _, token := range tokens {
+		if o.count >= mostAtoms {
+			o.record.Truncated = true
+			return
+		}
+		o.count++
+		o.groups[key] = binary.BigEndian.AppendUint64(o.groups[key], uint64(o.hasher.Atom(token)))
+	}
+}
+
+// narrow finds the objects that the user's words select. Of the objects of one
+// list those are, that hold words or values of the user's which another does not
+// hold as well and more; where no object of the list holds any, all are. What
+// stands in an object that is not selected is not.
+func (o *observer) narrow() {
+	o.chosen = make([]bool, len(o.objects))
+	for i := range o.chosen {
+		o.chosen[i] = true
+	}
+	if o.in.Source == User || len(o.objects) < 2 {
+		return
+	}
+	said := o.said()
+	lists := make(map[int]map[string][]int)
+	for i, object := range o.objects {
+		if object.Listed {
+			if lists[object.Parent] == nil {
+				lists[object.Parent] = make(map[string][]int)
+			}
+			lists[object.Parent][object.Field] = append(lists[object.Parent][object.Field], i)
+		}
+	}
+	for _, fields := range lists {
+		for _, siblings := range fields {
+			choose(siblings, said, o.chosen)
+		}
+	}
+	for i, object := range o.objects {
+		if object.Parent >= 0 && !o.chosen[object.Parent] {
+			o.chosen[i] = false
+		}
+	}
+}
+
+// said returns, for each object, what of it and of the objects below it the user said.
+func (o *observer) said() []map[uint64]bool {
+	out := make([]map[uint64]bool, len(o.objects))
+	for i := range out {
+		out[i] = make(map[uint64]bool)
+	}
+	for i := range o.leaves {
+		leaf := &o.leaves[i]
+		if leaf.Bool || leaf.Object >= len(out) {
+			continue
+		}
+		tokens := read(leaf, false, false).Tokens
+		if !leaf.Number {
+			tokens = append(tokens, atoms.Words(leaf.Text)...)
+		}
+		for _, token := range tokens {
+			atom := uint64(o.hasher.Atom(token))
+			if user, _ := o.machine.Said(o.in.Session, atom); !user {
+				continue
+			}
+			for at := leaf.Object; at >= 0; at = o.objects[at].Parent {
+				out[at][atom] = true
+			}
+		}
+	}
+	return out
+}
+
+// choose leaves chosen those of the siblings that no other dominates: that holds
+// all of the user's words that it holds, and more.
+func choose(siblings []int, said []map[uint64]bool, chosen []bool) {
+	const most = 512
+	if len(siblings) < 2 || len(siblings) > most {
+		return
+	}
+	any := slices.ContainsFunc(siblings, func(i int) bool { return len(said[i]) > 0 })
+	for _, a := range siblings {
+		dominated := any && len(said[a]) == 0
+		for _, b := range siblings {
+			dominated = dominated || len(said[b]) > len(said[a]) && within(said[a], said[b])
+		}
+		chosen[a] = !dominated
+	}
+}
+
+func within(a, b map[uint64]bool) bool {
+	for atom := range a {
+		if !b[atom] {
+			return false
+		}
+	}
+	return true
+}
+
+// tenants finds the objects that name another tenant than the session's, with what
+// stands in them.
+func (o *observer) tenants() {
+	o.foreign = make([]bool, len(o.objects))
+	for i := range o.leaves {
+		leaf := &o.leaves[i]
+		if leaf.Object < len(o.foreign) && o.in.Worth(leaf.Field).Tenant && leaf.Text != o.in.Tenant {
+			o.foreign[leaf.Object] = true
+		}
+	}
+	for i, object := range o.objects {
+		if object.Parent >= 0 && o.foreign[object.Parent] {
+			o.foreign[i] = true
+		}
+	}
+}
+
+// carry adds what a call that writes carried and was not trusted.
+func (o *observer) carry() {
+	for i := range o.in.Carried {
+		leaf := &o.in.Carried[i]
+		trusted := slices.ContainsFunc(o.in.Labels, func(l *writv1.ValueProvenance) bool {
+			return l.GetPath() == leaf.Path && l.GetTrust() == writv1.Trust_TRUST_TRUSTED
+		})
+		if trusted || leaf.Bool {
+			continue
+		}
+		for _, token := range read(leaf, false, false).Tokens {
+			if o.count >= mostAtoms {
+				o.record.Truncated = true
+				return
+			}
+			o.count++
+			o.record.Carried = binary.BigEndian.AppendUint64(o.record.Carried, uint64(o.hasher.Atom(token)))
+		}
+	}
+}
+
+// close puts the groups into the record, in one order.
+func (o *observer) close() {
+	const most = 4096
+	keys := make([]groupKey, 0, len(o.groups))
+	for key := range o.groups {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b groupKey) int {
+		return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.trust, b.trust), cmp.Compare(a.class, b.class))
+	})
+	if len(keys) > most {
+		keys, o.record.Truncated = keys[:most], true
+	}
+	for _, key := range keys {
+		o.record.Groups = append(o.record.Groups, &writv1.ObservedGroup{
+			Object: uint32(min(key.object, 65535)), Trust: key.trust, Classification: key.class,
+			OfRequest: key.request, ForeignTenant: key.foreign, Atoms: o.groups[key],
+		})
+	}
+}
