@@ -15,6 +15,7 @@ import (
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
 
@@ -41,6 +42,9 @@ type Admission struct {
 	oversize *reasons.Error
 
 	// Written by Admit, read-only afterwards.
+	session    sessions.ID
+	needs      policy.Needs
+	asked      []sessions.Asked
 	facts      *writv1.Facts
 	result     *policy.Result
 	origin     writv1.DecisionOrigin
@@ -51,10 +55,12 @@ type Admission struct {
 	earlier    *admissions.Held
 	approvalID string
 	claim      admissions.Claim
-	digest     []byte
-	lifetime   time.Duration
-	position   ledger.Position
-	token      string
+	// counted says that the session has taken the decision.
+	counted  bool
+	digest   []byte
+	lifetime time.Duration
+	position ledger.Position
+	token    string
 
 	released atomic.Bool
 	running  atomic.Bool
@@ -76,6 +82,15 @@ type answer struct {
 
 // ID returns the decision's id as 32 hexadecimal digits.
 func (ad *Admission) ID() string { return ad.id.String() }
+
+// SessionID returns the id of the session that the call belongs to, as 32
+// hexadecimal digits; empty when nobody was verified.
+func (ad *Admission) SessionID() string {
+	if ad.session == (sessions.ID{}) {
+		return ""
+	}
+	return ad.session.String()
+}
 
 // Decision returns the decision. The caller MUST NOT change it.
 func (ad *Admission) Decision() *writv1.Decision { return ad.result.Decision }

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime/debug"
 	"time"
@@ -16,6 +17,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/budgets"
+	"github.com/writ-dev/writ/state/sessions"
 )
 
 // optimisticAttempts is how often a decision is made without holding the state's
@@ -37,6 +39,9 @@ func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
 	}
 	if refusal := a.guard(ctx, ad, a.commit); refusal != nil {
 		a.withdraw(ctx, ad, refusal)
+	}
+	if !ad.counted && ad.position.Recorded {
+		a.state.decided(ad)
 	}
 	a.count(ad)
 	return ad
@@ -104,6 +109,7 @@ func (a *Agent) decide(_ context.Context, ad *Admission) *reasons.Error {
 	if refusal := a.admissible(ad); refusal != nil {
 		return refusal
 	}
+	a.read(ad)
 	keys := ad.bundle.Balances(&ad.call)
 	for range optimisticAttempts {
 		version := a.resolve(ad, keys)
@@ -130,6 +136,7 @@ func (a *Agent) admissible(ad *Admission) *reasons.Error {
 	if ad.tenantKey, err = a.options.Keys.tenant(ad.request.Principal.GetTenant()); err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent cannot read its keys")
 	}
+	a.place(ad)
 	switch {
 	case a.draining.Load():
 		return reasons.New(writv1.Reason_REASON_AGENT_DRAINING, "", "the agent is shutting down; try again elsewhere")
@@ -154,6 +161,10 @@ func (a *Agent) resolveLocked(ad *Admission, keys []budgets.Key) budgets.Version
 	if tool := ad.bundle.Tool(ad.call.Envelope.GetToolCall().GetName()); tool != nil && tool.Options.GetMcp() != nil {
 		ad.facts.Pin = a.options.Pins(tool.Name)
 	}
+	if ad.needs.Session {
+		ad.facts.Session = a.state.sessions.Summary(ad.session, sessions.OwnerOf(ad.request.Principal), ad.time, ad.needs.Tools)
+	}
+	ad.facts.Values = a.state.sessions.Values(ad.session, ad.asked)
 	return version
 }
 
@@ -167,7 +178,7 @@ func (a *Agent) judge(ad *Admission) *reasons.Error {
 	}
 	ad.identity = identity(ad.tenantKey, ad.result.Tool, ad.result.Canonical, ad.request.Principal)
 	if ad.request.IdempotencyKey != "" {
-		ad.key = idempotencyDigest(ad.tenantKey, ad.result.Tool.Name, ad.request.Principal, ad.request.IdempotencyKey)
+		ad.key = idempotencyDigest(ad.tenantKey, ad.result.Tool.Name, ad.request.Principal, ad.session, ad.request.IdempotencyKey)
 	}
 	if ad.result.Decision.GetVerdict() == writv1.Verdict_VERDICT_NEEDS_APPROVAL {
 		ad.approvalID = approvalID(ad.tenantKey, ad.identity)
@@ -211,11 +222,12 @@ func (a *Agent) applyLocked(ad *Admission) *reasons.Error {
 		Time:     ad.time,
 		Reserved: reserves(ad.result.Decision),
 	}
-	if err := a.state.admissions.Room(claim); err != nil {
+	if err := errors.Join(a.state.admissions.Room(claim), a.state.sessions.Room(ad.session, ad.time)); err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "too many calls are open, or too many idempotency keys in use; try again later")
 	}
 	a.state.take(claim)
-	ad.claim = claim
+	a.state.sessions.Decided(ad.decided())
+	ad.claim, ad.counted = claim, true
 	return nil
 }
 

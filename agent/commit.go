@@ -13,6 +13,7 @@ import (
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/sessions"
 )
 
 // commit makes the decision durable, as its tool asks. It waits for the ledger
@@ -81,6 +82,9 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		TraceParent:   ad.request.TraceParent,
 		Upstream:      ad.request.Upstream,
 	}
+	if ad.session != (sessions.ID{}) {
+		body.Session = ad.session[:]
+	}
 	if ad.lifetime > 0 {
 		body.TokenLifetime = durationpb.New(ad.lifetime)
 	}
@@ -91,7 +95,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		body.EarlierDecisionId = ad.earlier.ID[:]
 	}
 	if tool := ad.result.Tool; tool != nil {
-		body.SchemaDigest = tool.SchemaDigest[:]
+		body.SchemaDigest, body.ToolEffect = tool.SchemaDigest[:], tool.Options.GetEffect()
 	}
 	var removed []ledger.Sensitive
 	if ad.result.Message != nil {

@@ -21,6 +21,9 @@ type ending struct {
 	claim   admissions.Claim
 	record  *writv1.OutcomeRecord
 	removed []ledger.Sensitive
+	// observed is what the session came to know by the call, until it is written.
+	// The committer clears it; nobody else touches the ending meanwhile.
+	observed *writv1.ObservationRecord
 }
 
 // bare returns the ending without what may be too large for a record: the keyed
@@ -29,7 +32,7 @@ type ending struct {
 func (e *ending) bare() *ending {
 	record := proto.CloneOf(e.record)
 	record.Result, record.Redactions = nil, nil
-	return &ending{claim: e.claim, record: record}
+	return &ending{claim: e.claim, record: record, observed: e.observed}
 }
 
 // keptWhole is how many endings that cannot be written are kept with their results.
@@ -64,6 +67,10 @@ func (a *Agent) recordOutcome(ctx context.Context, e *ending) error {
 // tryOutcome appends an outcome once; what was not written is put off, unless it
 // never can be.
 func (a *Agent) tryOutcome(ctx context.Context, e *ending) error {
+	if err := a.queueObservation(e); err != nil {
+		a.putOff(e, err)
+		return err
+	}
 	entry := a.outcomeEntry(e)
 	// Settled by the committer: the state changes in the order of the records, and
 	// before anybody hears that this one stands.
@@ -93,7 +100,40 @@ func (a *Agent) recordLater(e *ending) error {
 	return nil
 }
 
+// queueObservation appends what the session came to know, before the outcome: who
+// hears of the outcome may rely on the session knowing. One that a retry writes a
+// second time says nothing new.
+func (a *Agent) queueObservation(e *ending) error {
+	observed := e.observed
+	if observed == nil {
+		return nil
+	}
+	err := a.options.Ledger.AppendAsync(context.Background(), ledger.Entry{
+		Kind:         writv1.RecordKind_RECORD_KIND_OBSERVATION,
+		Tenant:       e.claim.Tenant,
+		DecisionID:   e.claim.ID[:],
+		BundleDigest: a.bundleDigest(),
+		Body:         observed,
+		Written: func(err error) {
+			if err == nil {
+				e.observed = nil
+				a.state.observe(observed)
+			}
+		},
+	})
+	if errors.Is(err, ledger.ErrTooLarge) {
+		// It is bounded to fit; that it does not is a fault, and denies nothing.
+		a.options.Log.Error("what a session came to know was too large to be recorded", "decision_id", e.claim.ID.String())
+		e.observed = nil
+		return nil
+	}
+	return err
+}
+
 func (a *Agent) queueOutcome(e *ending) error {
+	if err := a.queueObservation(e); err != nil {
+		return err
+	}
 	entry := a.outcomeEntry(e)
 	entry.Written = func(err error) { a.written(e, err) }
 	return a.options.Ledger.AppendAsync(context.Background(), entry)

@@ -30,7 +30,7 @@ func (ad *Admission) Finish(outcome Outcome) error {
 		return err
 	}
 	return ad.agent.recordOutcome(context.Background(), &ending{
-		claim: ad.claim, record: record, removed: ad.sensitiveResult(),
+		claim: ad.claim, record: record, removed: ad.sensitiveResult(), observed: ad.observation(record),
 	})
 }
 
@@ -42,7 +42,7 @@ func (ad *Admission) FinishLater(outcome Outcome) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return ad.agent.recordLater(&ending{claim: ad.claim, record: record, removed: ad.sensitiveResult()})
+	return ad.agent.recordLater(&ending{claim: ad.claim, record: record, removed: ad.sensitiveResult(), observed: ad.observation(record)})
 }
 
 // end makes the record of the outcome, once.
@@ -77,6 +77,7 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		if len(ad.answer.redacted) <= keptResult {
 			record.Result = ad.answer.redacted
 		}
+		record.Kept = ad.bundle.KeptResult(ad.result.Tool, ad.answer.redacted)
 	}
 	return record, nil
 }

@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/atoms"
+	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
 
@@ -115,11 +117,27 @@ func identity(key []byte, tool *tools.Tool, canonical []byte, p *writv1.Principa
 }
 
 // idempotencyDigest returns the digest of an idempotency key in its scope:
-// tenant, principal and tool (SEMANTICS 4; sessions are not minted yet).
-func idempotencyDigest(key []byte, tool string, p *writv1.Principal, idempotencyKey string) [32]byte {
-	return digest(key, []byte("writ/idempotency/v1"),
+// tenant, principal, session and tool (SEMANTICS 4).
+func idempotencyDigest(key []byte, tool string, p *writv1.Principal, session sessions.ID, idempotencyKey string) [32]byte {
+	return digest(key, []byte("writ/idempotency/v2"),
 		[]byte(p.GetTenant()), []byte(p.GetWorkload()), []byte(p.GetUser()),
-		[]byte(tool), []byte(idempotencyKey))
+		session[:], []byte(tool), []byte(idempotencyKey))
+}
+
+// ambientID returns the id of a principal's ambient session (SEMANTICS 8).
+func ambientID(key []byte, p *writv1.Principal) sessions.ID {
+	sum := digest(key, []byte("writ/ambient/v1"), []byte(p.GetTenant()), []byte(p.GetWorkload()), []byte(p.GetUser()))
+	return sessions.ID(sum[:16])
+}
+
+// tokenDigest returns the digest by which a session's token is known.
+func tokenDigest(key []byte, token string) sessions.Token {
+	return digest(key, []byte("writ/session-token/v1"), []byte(token))
+}
+
+// atomKey returns the key of a session's atoms (SEMANTICS 10).
+func atomKey(key []byte, session sessions.ID) atoms.Key {
+	return digest(key, []byte("writ/atoms/v1"), session[:])
 }
 
 // approvalID returns the id under which a call may be approved: the same for the

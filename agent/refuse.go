@@ -65,6 +65,8 @@ func (a *Agent) withdraw(ctx context.Context, ad *Admission, refusal *reasons.Er
 	} else if ad.Allowed() {
 		a.state.mu.Lock()
 		a.state.abandon(ad.claim)
+		a.state.sessions.Abandon(ad.decided())
+		ad.counted = false
 		a.state.mu.Unlock()
 	}
 	a.forgetOpen(ad)

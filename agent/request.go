@@ -32,6 +32,9 @@ type Request struct {
 	IdempotencyKey string
 	// KeyPlace says whether the upstream sees the idempotency key too.
 	KeyPlace KeyPlace
+	// SessionToken names a session that the agent minted; empty, or one that is not
+	// the principal's, is the principal's ambient session.
+	SessionToken string
 	// TraceParent is the W3C traceparent of the request.
 	TraceParent string
 	// Upstream is the catalogue's upstream the call is on its way to; empty on

@@ -73,15 +73,19 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	w := io.MultiWriter(buffered, sum)
 	held, newest := s.admissions.Held()
 	balances := s.budgets.Balances()
+	known := s.sessions.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
-		Admissions: uint64(len(held)), Balances: uint64(len(balances)),
+		Admissions: uint64(len(held)), Balances: uint64(len(balances)), Sessions: uint64(len(known)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
 	}
 	for _, b := range balances {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Balance{Balance: b}})
+	}
+	for _, k := range known {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Session{Session: k}})
 	}
 	for _, part := range parts {
 		if _, err := protodelim.MarshalTo(w, part); err != nil {
@@ -166,6 +170,15 @@ func (s *State) readSnapshot(file io.Reader) error {
 			return err
 		}
 		s.budgets.Restore(part.GetBalance())
+	}
+	for range header.GetSessions() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		if err := s.sessions.Restore(part.GetSession()); err != nil {
+			return err
+		}
 	}
 	want := sum.Sum(nil)
 	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))

@@ -11,6 +11,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/budgets"
+	"github.com/writ-dev/writ/state/sessions"
 )
 
 // State is everything that changes between two decisions. It is a deterministic
@@ -21,6 +22,7 @@ type State struct {
 	mu         sync.Mutex
 	budgets    budgets.Machine
 	admissions *admissions.Machine
+	sessions   *sessions.Machine
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// origin, size and root are of the snapshot that the state began with, if any.
@@ -31,7 +33,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit)}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New()}
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
@@ -61,12 +63,35 @@ func (s *State) Fold(record *writv1.Record) error {
 		defer s.mu.Unlock()
 		s.finish(admissions.ID(record.GetDecisionId()), &body)
 		return nil
+	case writv1.RecordKind_RECORD_KIND_SESSION:
+		var body writv1.SessionRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold session record %d: %w", record.GetIndex(), err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.session(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
+		var body writv1.ObservationRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold observation record %d: %w", record.GetIndex(), err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sessions.Observe(&body)
+		return nil
 	default:
 		return nil
 	}
 }
 
 func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(body.GetSession()) == len(sessions.ID{}) {
+		s.sessions.Decided(decidedOf(record, body))
+	}
 	if body.GetDecision().GetVerdict() != writv1.Verdict_VERDICT_ALLOW {
 		return nil
 	}
@@ -78,8 +103,6 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	copy(claim.Key[:], body.GetIdempotencyDigest())
 	copy(claim.Identity[:], body.GetIdentity())
 	claim.Reserved = reserves(body.GetDecision())
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.take(claim)
 	return nil
 }
@@ -105,16 +128,57 @@ func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
 	if _, ok := s.admissions.Finish(id, outcome); !ok {
 		return
 	}
+	s.sessions.Ended(id, outcome)
 	for _, reserve := range outcome.GetGivenBack() {
 		s.budgets.GiveBack(reserve)
 	}
+}
+
+// session applies the record of a session. The caller holds the lock.
+func (s *State) session(r *writv1.SessionRecord) {
+	switch r.GetEvent() {
+	case writv1.SessionEvent_SESSION_EVENT_BEGIN:
+		s.sessions.Begin(r)
+	case writv1.SessionEvent_SESSION_EVENT_END:
+		s.sessions.End(r)
+	}
+}
+
+// decided applies a decision that denies or asks, once it is recorded.
+func (s *State) decided(ad *Admission) {
+	if ad.session == (sessions.ID{}) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions.Decided(ad.decided())
+}
+
+// decidedOf returns a recorded decision as a session takes it.
+func decidedOf(record *writv1.Record, body *writv1.DecisionRecord) sessions.Decided {
+	return sessions.Decided{
+		Session: sessions.ID(body.GetSession()), Owner: sessions.OwnerOf(body.GetPrincipal()),
+		Time: body.GetFacts().GetTime().AsTime(), Decision: [16]byte(record.GetDecisionId()), Tool: body.GetTool(),
+		Effect: body.GetToolEffect(), Verdict: body.GetDecision().GetVerdict(), Kept: keptOf(body.GetDecision().GetEffects()),
+	}
+}
+
+// keptOf returns the fields that effects keep.
+func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
+	var kept []*writv1.KeptField
+	for _, effect := range effects {
+		if field := effect.GetKeep(); field != nil {
+			kept = append(kept, field)
+		}
+	}
+	return kept
 }
 
 // Dump writes the state as text, equal for equal states.
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump()
 }
 
 // balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
@@ -125,6 +189,7 @@ func (s *State) forget(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.budgets.Forget(now.Add(-balancesKeptFor))
+	s.sessions.Forget(now)
 }
 
 // reserves returns what a decision's effects reserve.

@@ -20,7 +20,7 @@ import (
 // one thing.
 var reserved = []string{
 	"authenticated", "facts", "json", "known", "pinned", "valid", "granted", "tenant_isolation",
-	"claim_mismatch", "redaction", "approved", "refused",
+	"claim_mismatch", "provenance", "redaction", "egress", "approved", "refused",
 }
 
 // crossCheck holds the files against each other.
@@ -50,6 +50,7 @@ func (l *loader) uniqueNames() {
 	unique(l, l.source.Grants, l.grants)
 	unique(l, l.source.Checks, l.checks)
 	unique(l, l.source.Budgets, l.budgets)
+	unique(l, l.source.Limits, l.limits)
 }
 
 func unique[P interface{ GetName() string }](l *loader, parts []P, places []part) {
@@ -194,7 +195,7 @@ func (l *loader) selectors(place part, selectors []string) {
 }
 
 func (l *loader) selects(selector string) bool {
-	return slices.ContainsFunc(l.source.Tools, func(tool *tools.Tool) bool { return policy.Selects(selector, tool.Name) })
+	return selector == policy.AttestUser || selector == policy.AttestTool || slices.ContainsFunc(l.source.Tools, func(tool *tools.Tool) bool { return policy.Selects(selector, tool.Name) })
 }
 
 // readRPCs finds the rpc of each tool by the tool's name.

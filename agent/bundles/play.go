@@ -159,11 +159,13 @@ func (p *player) hasher() *atoms.Hasher {
 	return atoms.NewHasher(sha256.Sum256(p.session[:]))
 }
 
+func (p *player) said(atom uint64) (user, request bool) { return p.sessions.Said(p.session, atom) }
+
 func (p *player) say(source, text string, trust writv1.Trust) {
-	p.sessions.Observe(p.sessions.Observation(p.hasher(), sessions.Observed{
+	p.sessions.Observe(sessions.Observation(p.hasher(), sessions.Observed{
 		Session: p.session, Tenant: p.principal.GetTenant(), Source: source, Time: p.now, Text: text, Selected: true,
 		Worth: func(string) sessions.Worth { return sessions.Worth{Trust: trust} },
-	}))
+	}, p.said))
 }
 
 // call decides on a call and, where it is carried out, takes what it returns.
@@ -197,7 +199,7 @@ func (p *player) facts(call *policy.Call, needs policy.Needs, hasher *atoms.Hash
 		facts.Session = p.sessions.Summary(p.session, sessions.OwnerOf(p.principal), p.now, needs.Tools)
 	}
 	if needs.Values {
-		facts.Values = p.sessions.Values(p.session, hasher, needs.Leaves, needs.Sink)
+		facts.Values = p.sessions.Values(p.session, sessions.Ask(hasher, needs.Leaves, needs.Sink))
 	}
 	return facts
 }
@@ -269,26 +271,15 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 		outcome.State = writv1.OutcomeState_OUTCOME_STATE_FAILED
 	} else {
 		outcome.Kept = p.bundle.KeptResult(tool, response)
-		p.sessions.Observe(p.sessions.Observation(hasher, ObservedOf(p.bundle, tool, sessions.Observed{
+		p.sessions.Observe(sessions.Observation(hasher, p.bundle.Observed(tool, sessions.Observed{
 			Session: p.session, Tenant: p.principal.GetTenant(), Time: p.now, JSON: response,
-			Selected: p.sessions.Selects(p.session, hasher, needs.Leaves, made.Facts.GetValues()),
+			Selected: sessions.Selects(hasher, needs.Leaves, made.Facts.GetValues(), p.said),
 			Carried:  needs.Leaves, Labels: made.Facts.GetValues(),
-		})))
+		}), p.said))
 	}
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[8:], p.calls)
 	p.sessions.Ended(id, outcome)
-}
-
-// ObservedOf completes what is observed of a tool's result: who says it, what its
-// values are worth, and what the call carried, if the tool writes.
-func ObservedOf(bundle *policy.Bundle, tool *tools.Tool, in sessions.Observed) sessions.Observed {
-	in.Source = sessions.ToolSource(tool.Name)
-	in.Worth = func(field string) sessions.Worth { return bundle.Worth(tool, field) }
-	if tool.Options.GetEffect() != writv1.ToolEffect_TOOL_EFFECT_WRITE {
-		in.Carried, in.Labels = nil, nil
-	}
-	return in
 }
 
 // responseOf returns a result in canonical JSON.

@@ -15,6 +15,8 @@ import (
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/atoms"
+	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
 
@@ -61,7 +63,12 @@ func RunTests(bundle *policy.Bundle, suites []Suite, clock func() time.Time) *Re
 	for _, suite := range suites {
 		for i, test := range suite.Tests {
 			start := clock()
-			result := policy.Decide(bundle, CallOf(test.GetPrincipal(), test.GetEnvelope()), factsOf(test))
+			call := CallOf(test.GetPrincipal(), test.GetEnvelope())
+			facts := test.GetFacts()
+			if facts == nil {
+				facts = FreshFacts(bundle, call, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+			}
+			result := policy.Decide(bundle, call, facts)
 			report.Cases = append(report.Cases, Case{
 				File:        suite.File,
 				Line:        suite.Lines[i],
@@ -101,13 +108,17 @@ func CallOf(principal *writv1.Principal, envelope *writv1.Envelope) *policy.Call
 	return call
 }
 
-// factsOf returns the facts of a test, or those that bundle.proto promises where
-// it has none.
-func factsOf(test *writv1.TestCase) *writv1.Facts {
-	if test.GetFacts() != nil {
-		return test.GetFacts()
+// FreshFacts are the facts of a call that is the first of its session.
+func FreshFacts(bundle *policy.Bundle, call *policy.Call, now time.Time) *writv1.Facts {
+	facts := DefaultFacts(now)
+	machine, needs := sessions.New(), bundle.Read(call)
+	if needs.Session {
+		facts.Session = machine.Summary(sessions.ID{}, sessions.OwnerOf(call.Principal), now, nil)
 	}
-	return DefaultFacts(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	if needs.Values {
+		facts.Values = machine.Values(sessions.ID{}, sessions.Ask(atoms.NewHasher(atoms.Key{}), needs.Leaves, needs.Sink))
+	}
+	return facts
 }
 
 // DefaultFacts returns facts in which nothing is taken from any budget and every

@@ -173,6 +173,7 @@ func (b *builder) grants() {
 	for order, i := range inOrder(b.source.Grants) {
 		source := b.source.Grants[i]
 		grant := newGrant(source, order)
+		b.attests(i, grant)
 		plain := &bound{grant: grant}
 		for _, entry := range b.selected(source.GetTools()) {
 			if bindings++; bindings > mostBindings {

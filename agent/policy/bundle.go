@@ -53,6 +53,8 @@ type Bundle struct {
 	unevaluated []*writv1.Check
 	// limits are the session limits, in the order of their names.
 	limits []*limit
+	// attesting are the grants that let principals attest, by what.
+	attesting map[string][]*grant
 	// provenance is whether anything in the bundle asks where values came from.
 	provenance bool
 	// adapter makes CEL values of the principal, the envelope and the arguments.

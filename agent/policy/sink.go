@@ -41,7 +41,7 @@ func (e *evaluation) leaving(policy *writv1.SinkPolicy, leaf *atoms.Leaf) {
 	carried := e.carried(leaf.Path)
 	most := cmp.Or(policy.GetCarries(), writv1.Classification_CLASSIFICATION_PUBLIC)
 	switch {
-	case carried.GetTruncated():
+	case carried == nil, carried.GetTruncated():
 		e.stays(policy, writv1.Reason_REASON_DATA_UNREADABLE, leaf.Path, "the value is too large or too deeply encoded to be read")
 	case carried.GetForeignTenant():
 		e.stays(policy, writv1.Reason_REASON_DATA_FOREIGN_TENANT, leaf.Path, "the value carries something of another tenant")

@@ -53,6 +53,27 @@ func (b *Bundle) Worth(tool *tools.Tool, field string) sessions.Worth {
 	}
 }
 
+// Observed completes what is observed of a tool's result: who says it, what its
+// values are worth, and what the call carried, if the tool writes.
+func (b *Bundle) Observed(tool *tools.Tool, in sessions.Observed) sessions.Observed {
+	in.Source = sessions.ToolSource(tool.Name)
+	in.Worth = func(field string) sessions.Worth { return b.Worth(tool, field) }
+	if tool.Options.GetEffect() != writv1.ToolEffect_TOOL_EFFECT_WRITE {
+		in.Carried, in.Labels = nil, nil
+	}
+	return in
+}
+
+// Unseen returns the most that a tool's result may have been, where nobody saw it:
+// whether anything in it is untrusted, and its highest classification.
+func (b *Bundle) Unseen(tool *tools.Tool) (untrusted bool, class writv1.Classification) {
+	for _, worth := range b.entries[tool.Name].worth {
+		untrusted = untrusted || worth.Trust != writv1.Trust_TRUST_TRUSTED
+		class = max(class, worth.Classification)
+	}
+	return untrusted, class
+}
+
 // Provenance says whether anything in the bundle asks where values came from: if
 // not, nobody has to observe them.
 func (b *Bundle) Provenance() bool { return b.provenance }

@@ -119,7 +119,7 @@ no budget has anything taken. It exits with 1 unless the verdict is ALLOW.`,
 		if err != nil {
 			return hinted(fmt.Errorf("read the envelope: %w", err), "an envelope is a writ.v1.Envelope in JSON, with the arguments themselves in tool_call.args")
 		}
-		result := policy.Decide(loaded.Bundle, bundles.CallOf(principal, envelope), bundles.DefaultFacts(now))
+		result := decided(loaded.Bundle, bundles.CallOf(principal, envelope), now)
 		explain := policy.Explain
 		if *form == outputJSON {
 			explain = policy.ExplainJSON
@@ -167,4 +167,9 @@ func readInput(stdin io.Reader, path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the envelope: it has more than %d bytes", maxEnvelope)
 	}
 	return data, nil
+}
+
+// decided decides on a call as the first of its session.
+func decided(bundle *policy.Bundle, call *policy.Call, now time.Time) *policy.Result {
+	return policy.Decide(bundle, call, bundles.FreshFacts(bundle, call, now))
 }

@@ -29,6 +29,9 @@ var description = grpc.ServiceDesc{
 		{MethodName: "ListTools", Handler: unary((*Server).listTools)},
 		{MethodName: "Authorize", Handler: unary((*Server).authorize)},
 		{MethodName: "Execute", Handler: unary((*Server).execute)},
+		{MethodName: "BeginSession", Handler: unary((*Server).beginSession)},
+		{MethodName: "EndSession", Handler: unary((*Server).endSession)},
+		{MethodName: "Observe", Handler: unary((*Server).observe)},
 	},
 	Streams: []grpc.StreamDesc{
 		{StreamName: "ExecuteStream", Handler: serveExecuteStream, ServerStreams: true},

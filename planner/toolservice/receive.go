@@ -37,7 +37,7 @@ type proposal interface {
 // verified, and with the refusal where not.
 func (s *Server) admit(in *incoming, surface writv1.Surface, read func(*agent.Request) *reasons.Error) *agent.Admission {
 	in.surface = surface
-	request := &agent.Request{Surface: surface, Input: in.data, TraceParent: traceParent(in.ctx)}
+	request := &agent.Request{Surface: surface, Input: in.data, TraceParent: traceParent(in.ctx), SessionToken: sessionToken(in.ctx)}
 	malformed := read(request)
 	in.tool = request.Envelope.GetToolCall().GetName()
 	principal, refusal := s.identify(in.ctx)
@@ -145,6 +145,19 @@ func hasUnknown(p proposal) bool {
 		}
 	}
 	return false
+}
+
+// sessionMetadata is the metadata, and the header on Envoy's faces, with the token of
+// the caller's session.
+const sessionMetadata = "x-writ-session"
+
+// sessionToken returns the token of the caller's session; of several none counts.
+func sessionToken(ctx context.Context) string {
+	values := metadata.ValueFromIncomingContext(ctx, sessionMetadata)
+	if len(values) != 1 {
+		return ""
+	}
+	return values[0]
 }
 
 // traceParent returns the request's W3C traceparent where there is one of version

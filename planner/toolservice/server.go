@@ -80,7 +80,8 @@ type Server struct {
 // NewServer returns a server that reports NOT_SERVING until [Server.Serving].
 func NewServer(o Options) (*Server, error) {
 	validator, err := protovalidate.New(protovalidate.WithMessages(
-		&writv1.ListToolsRequest{}, &writv1.AuthorizeRequest{}, &writv1.ExecuteRequest{}, &writv1.ExecuteStreamRequest{}))
+		&writv1.ListToolsRequest{}, &writv1.AuthorizeRequest{}, &writv1.ExecuteRequest{}, &writv1.ExecuteStreamRequest{},
+		&writv1.BeginSessionRequest{}, &writv1.EndSessionRequest{}, &writv1.ObserveRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("compile the rules of requests: %w", err)
 	}

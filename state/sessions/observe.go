@@ -61,10 +61,14 @@ type Observed struct {
 	Labels  []*writv1.ValueProvenance
 }
 
-// Observation returns the record of something observed. It reads what the session
-// knows and changes nothing: [Machine.Observe] takes the record.
-func (m *Machine) Observation(h *atoms.Hasher, in Observed) *writv1.ObservationRecord {
-	o := &observer{machine: m, hasher: h, in: &in, groups: make(map[groupKey][]byte), record: &writv1.ObservationRecord{
+// Said says whether the user of a session said an atom, or it is of the request
+// otherwise. [Machine.Said] is one, under its owner's lock.
+type Said func(atom uint64) (user, request bool)
+
+// Observation returns the record of something observed, given what the session
+// knows by now. It changes nothing: [Machine.Observe] takes the record.
+func Observation(h *atoms.Hasher, in Observed, said Said) *writv1.ObservationRecord {
+	o := &observer{known: said, hasher: h, in: &in, groups: make(map[groupKey][]byte), record: &writv1.ObservationRecord{
 		Session: in.Session[:], Source: in.Source, Time: timestamppb.New(in.Time), AtomsVersion: atoms.Version, Objects: 1,
 	}}
 	if in.JSON == nil {
@@ -96,7 +100,7 @@ type groupKey struct {
 }
 
 type observer struct {
-	machine *Machine
+	known   Said
 	hasher  *atoms.Hasher
 	in      *Observed
 	leaves  []atoms.Leaf
@@ -229,7 +233,7 @@ func (o *observer) said() []map[uint64]bool {
 		}
 		for _, token := range tokens {
 			atom := uint64(o.hasher.Atom(token))
-			if user, _ := o.machine.Said(o.in.Session, atom); !user {
+			if user, _ := o.known(atom); !user {
 				continue
 			}
 			for at := leaf.Object; at >= 0; at = o.objects[at].Parent {

@@ -7,26 +7,57 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/atoms"
 )
 
-// Values returns what the session knows of values among arguments, by path; of one
-// of which it knows nothing there is nothing. Where the tool is a sink it also tells
-// what they carry.
-func (m *Machine) Values(id ID, h *atoms.Hasher, leaves []atoms.Leaf, sink bool) []*writv1.ValueProvenance {
-	var out []*writv1.ValueProvenance
+// Asked is a value among arguments as it is asked for: its atoms, made before the
+// session is read.
+type Asked struct {
+	path         string
+	alternatives [][]uint64
+	// sink says that what the value carries is asked for: carried are the atoms of
+	// all that it may be read as, secrets those of what looks like a secret in it.
+	sink             bool
+	carried, secrets []uint64
+	truncated        bool
+}
+
+// Ask prepares the values among arguments to be asked for. Where the tool is a sink
+// what they carry is asked for too.
+func Ask(h *atoms.Hasher, leaves []atoms.Leaf, sink bool) []Asked {
+	var out []Asked
 	for i := range leaves {
 		leaf := &leaves[i]
 		if leaf.Bool || len(out) >= mostLabels {
 			continue
 		}
-		label := m.Label(id, hashed(h, decisive(leaf)))
+		asked := Asked{path: leaf.Path, alternatives: hashed(h, decisive(leaf)), sink: sink}
 		if sink {
-			label = m.carried(id, h, leaf, label)
+			asked.carry(h, leaf)
+		}
+		out = append(out, asked)
+	}
+	return out
+}
+
+// Values returns what a session knows of values among arguments; of one of which it
+// knows nothing there is nothing.
+func (m *Machine) Values(id ID, asked []Asked) []*writv1.ValueProvenance {
+	var out []*writv1.ValueProvenance
+	size := 0
+	for i := range asked {
+		label := m.Label(id, asked[i].alternatives)
+		if asked[i].sink {
+			label = m.carries(id, &asked[i], label)
 		}
 		if label != nil {
-			label.Path = leaf.Path
+			label.Path = asked[i].path
+			if size += proto.Size(label); size > summaryBytes {
+				return out
+			}
 			out = append(out, label)
 		}
 	}
@@ -56,33 +87,37 @@ func hash(h *atoms.Hasher, tokens []atoms.Token) []uint64 {
 	return out
 }
 
-// carried adds what a value carries, in any encoding that is read, to its label.
-func (m *Machine) carried(id ID, h *atoms.Hasher, leaf *atoms.Leaf, label *writv1.ValueProvenance) *writv1.ValueProvenance {
+// carry notes what a value may carry, in any encoding that is read.
+func (a *Asked) carry(h *atoms.Hasher, leaf *atoms.Leaf) {
+	if leaf.Number {
+		a.carried = hash(h, atoms.ObserveNumber(leaf.Text).Tokens)
+		return
+	}
+	var readings []string
+	readings, a.truncated = atoms.Egress(leaf.Text)
+	for _, reading := range readings {
+		found := atoms.Observe(reading)
+		a.truncated = a.truncated || found.Truncated
+		a.carried = append(a.carried, hash(h, append(found.Tokens, atoms.Phrases(reading).Tokens...))...)
+		for _, secret := range atoms.Secrets(reading) {
+			a.secrets = append(a.secrets, hash(h, atoms.Observe(reading[secret.Start:secret.End]).Tokens[:1])...)
+		}
+	}
+}
+
+// carries adds what a value carries to its label.
+func (m *Machine) carries(id ID, a *Asked, label *writv1.ValueProvenance) *writv1.ValueProvenance {
 	out := label
 	if out == nil {
 		out = &writv1.ValueProvenance{}
 	}
-	if leaf.Number {
-		out.Classification, out.ForeignTenant = m.Carries(id, hash(h, atoms.ObserveNumber(leaf.Text).Tokens))
-		return out
-	}
-	readings, truncated := atoms.Egress(leaf.Text)
-	out.Truncated = truncated
-	secrets, said := 0, 0
-	for _, reading := range readings {
-		found := atoms.Observe(reading)
-		class, foreign := m.Carries(id, hash(h, append(found.Tokens, atoms.Phrases(reading).Tokens...)))
-		out.Classification, out.ForeignTenant = max(out.Classification, class), out.ForeignTenant || foreign
-		out.Truncated = out.Truncated || found.Truncated
-		for _, secret := range atoms.Secrets(reading) {
-			secrets++
-			whole := atoms.Observe(reading[secret.Start:secret.End]).Tokens[:1]
-			if user, _ := m.Said(id, hash(h, whole)[0]); user {
-				said++
-			}
-		}
-	}
-	out.SecretsOfUser = secrets > 0 && said == secrets
+	class, foreign := m.Carries(id, a.carried)
+	out.Classification, out.ForeignTenant = max(out.Classification, class), out.ForeignTenant || foreign
+	out.Truncated = a.truncated
+	out.SecretsOfUser = len(a.secrets) > 0 && !slices.ContainsFunc(a.secrets, func(atom uint64) bool {
+		user, _ := m.Said(id, atom)
+		return !user
+	})
 	return out
 }
 
@@ -92,7 +127,7 @@ var dated = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}([T ][0-9:.+Zz-]*)?$`)
 // Selects says whether the values of a lookup are of the request: each text is, or
 // consists of words of the request. Numbers that count and times do not matter, for
 // planners compute them, unless something else than the request said them.
-func (m *Machine) Selects(id ID, h *atoms.Hasher, leaves []atoms.Leaf, labels []*writv1.ValueProvenance) bool {
+func Selects(h *atoms.Hasher, leaves []atoms.Leaf, labels []*writv1.ValueProvenance, said Said) bool {
 	for i := range leaves {
 		leaf := &leaves[i]
 		if leaf.Bool || leaf.Text == "" {
@@ -107,7 +142,7 @@ func (m *Machine) Selects(id ID, h *atoms.Hasher, leaves []atoms.Leaf, labels []
 		case (leaf.Number || dated.MatchString(leaf.Text)) && at < 0:
 		case leaf.Number:
 			return false
-		case !m.spoken(id, h, leaf.Text):
+		case !spoken(h, leaf.Text, said):
 			return false
 		}
 	}
@@ -119,10 +154,10 @@ func of(l *writv1.ValueProvenance) bool {
 }
 
 // spoken says whether all words of a text are of the request.
-func (m *Machine) spoken(id ID, h *atoms.Hasher, text string) bool {
+func spoken(h *atoms.Hasher, text string, said Said) bool {
 	words := atoms.Words(text)
 	for _, word := range words {
-		if user, request := m.Said(id, uint64(h.Atom(word))); !user && !request {
+		if user, request := said(uint64(h.Atom(word))); !user && !request {
 			return false
 		}
 	}

@@ -6,10 +6,15 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
+
+// summaryBytes bounds the steps, and again the labels, that one decision reads, so
+// that its record has room for them. Of steps the newest are read.
+const summaryBytes = 16 << 10
 
 // steps are the calls of one tool that a session was allowed.
 type steps struct {
@@ -20,11 +25,12 @@ type steps struct {
 
 // step is one of them.
 type step struct {
-	decision  [16]byte
-	tool      string
-	time      time.Time
-	succeeded bool
-	fields    []*writv1.KeptField
+	decision [16]byte
+	tool     string
+	time     time.Time
+	// ended says that its outcome is known, succeeded that it ended well.
+	ended, succeeded bool
+	fields           []*writv1.KeptField
 }
 
 func (m *Machine) step(s *session, d Decided) {
@@ -54,6 +60,7 @@ func (m *Machine) Ended(decision [16]byte, outcome *writv1.OutcomeRecord) {
 		return
 	}
 	delete(m.open, decision)
+	made.ended = true
 	made.succeeded = outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED
 	made.fields = slices.Concat(made.fields, outcome.GetKept())
 }
@@ -102,10 +109,16 @@ func (s *session) summary(tools []string) ([]*writv1.Step, []*writv1.StepCount) 
 	}
 	slices.SortStableFunc(found, func(a, b *step) int { return a.time.Compare(b.time) })
 	found = found[max(0, len(found)-MostSteps):]
-	out := make([]*writv1.Step, len(found))
-	for i, made := range found {
-		out[i] = made.message()
+	var out []*writv1.Step
+	size := 0
+	for _, made := range slices.Backward(found) {
+		step := made.message()
+		if size += proto.Size(step); size > summaryBytes {
+			break
+		}
+		out = append(out, step)
 	}
+	slices.Reverse(out)
 	return out, totals
 }
 

@@ -182,6 +182,9 @@ const (
 	// A call with this idempotency key was carried out and its result was too large to keep.
 	// Mended by: Nobody has to: the effect stands.
 	Reason_REASON_ADMISSION_RESULT_NOT_KEPT Reason = 126
+	// The principal has no session that the token names, or it has expired.
+	// Mended by: The caller: begin a session.
+	Reason_REASON_ADMISSION_SESSION_UNKNOWN Reason = 127
 	// The agent failed while it handled the call.
 	// Mended by: The operator: see the agent's log.
 	Reason_REASON_AGENT_INTERNAL Reason = 130
@@ -293,6 +296,7 @@ var (
 		124: "REASON_ADMISSION_KEY_REUSED",
 		125: "REASON_ADMISSION_BODY_CHANGED",
 		126: "REASON_ADMISSION_RESULT_NOT_KEPT",
+		127: "REASON_ADMISSION_SESSION_UNKNOWN",
 		130: "REASON_AGENT_INTERNAL",
 		131: "REASON_AGENT_UNIMPLEMENTED",
 		132: "REASON_AGENT_OVERLOADED",
@@ -363,6 +367,7 @@ var (
 		"REASON_ADMISSION_KEY_REUSED":           124,
 		"REASON_ADMISSION_BODY_CHANGED":         125,
 		"REASON_ADMISSION_RESULT_NOT_KEPT":      126,
+		"REASON_ADMISSION_SESSION_UNKNOWN":      127,
 		"REASON_AGENT_INTERNAL":                 130,
 		"REASON_AGENT_UNIMPLEMENTED":            131,
 		"REASON_AGENT_OVERLOADED":               132,
@@ -416,7 +421,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xa4\x11\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xca\x11\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -467,7 +472,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	" REASON_ADMISSION_OUTCOME_UNKNOWN\x10{\x12\x1f\n" +
 	"\x1bREASON_ADMISSION_KEY_REUSED\x10|\x12!\n" +
 	"\x1dREASON_ADMISSION_BODY_CHANGED\x10}\x12$\n" +
-	" REASON_ADMISSION_RESULT_NOT_KEPT\x10~\x12\x1a\n" +
+	" REASON_ADMISSION_RESULT_NOT_KEPT\x10~\x12$\n" +
+	" REASON_ADMISSION_SESSION_UNKNOWN\x10\x7f\x12\x1a\n" +
 	"\x15REASON_AGENT_INTERNAL\x10\x82\x01\x12\x1f\n" +
 	"\x1aREASON_AGENT_UNIMPLEMENTED\x10\x83\x01\x12\x1c\n" +
 	"\x17REASON_AGENT_OVERLOADED\x10\x84\x01\x12\x1a\n" +

@@ -37,6 +37,7 @@ type Snapshot struct {
 	//	*Snapshot_Header
 	//	*Snapshot_Admission
 	//	*Snapshot_Balance
+	//	*Snapshot_Session
 	Part          isSnapshot_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -106,6 +107,15 @@ func (x *Snapshot) GetBalance() *Balance {
 	return nil
 }
 
+func (x *Snapshot) GetSession() *HeldSession {
+	if x != nil {
+		if x, ok := x.Part.(*Snapshot_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
 type isSnapshot_Part interface {
 	isSnapshot_Part()
 }
@@ -125,11 +135,18 @@ type Snapshot_Balance struct {
 	Balance *Balance `protobuf:"bytes,3,opt,name=balance,proto3,oneof"`
 }
 
+type Snapshot_Session struct {
+	// A part of what is kept of sessions.
+	Session *HeldSession `protobuf:"bytes,4,opt,name=session,proto3,oneof"`
+}
+
 func (*Snapshot_Header) isSnapshot_Part() {}
 
 func (*Snapshot_Admission) isSnapshot_Part() {}
 
 func (*Snapshot_Balance) isSnapshot_Part() {}
+
+func (*Snapshot_Session) isSnapshot_Part() {}
 
 // SnapshotHeader says of which state a snapshot is.
 type SnapshotHeader struct {
@@ -145,7 +162,9 @@ type SnapshotHeader struct {
 	// Number of admissions that follow.
 	Admissions uint64 `protobuf:"varint,5,opt,name=admissions,proto3" json:"admissions,omitempty"`
 	// Number of balances that follow.
-	Balances      uint64 `protobuf:"varint,6,opt,name=balances,proto3" json:"balances,omitempty"`
+	Balances uint64 `protobuf:"varint,6,opt,name=balances,proto3" json:"balances,omitempty"`
+	// Number of parts of sessions that follow.
+	Sessions      uint64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +241,433 @@ func (x *SnapshotHeader) GetBalances() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetSessions() uint64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+// HeldSession is a part of what is kept of sessions. Without a session it is what is
+// kept of an owner across its sessions; with an owner it is the head of a session;
+// else it is steps or values of the session whose head came before.
+type HeldSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	Session []byte `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// Whose it is.
+	Owner *Principal `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Keyed digest of its token.
+	TokenDigest []byte `protobuf:"bytes,3,opt,name=token_digest,json=tokenDigest,proto3" json:"token_digest,omitempty"`
+	// Whether it is ambient.
+	Ambient bool `protobuf:"varint,4,opt,name=ambient,proto3" json:"ambient,omitempty"`
+	// When it began.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// When it expires.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// As in SessionSummary.
+	Attested bool `protobuf:"varint,7,opt,name=attested,proto3" json:"attested,omitempty"`
+	// As in SessionSummary.
+	ReadUntrusted bool `protobuf:"varint,8,opt,name=read_untrusted,json=readUntrusted,proto3" json:"read_untrusted,omitempty"`
+	// As in SessionSummary.
+	Classification Classification `protobuf:"varint,9,opt,name=classification,proto3,enum=writ.v1.Classification" json:"classification,omitempty"`
+	// As in SessionSummary.
+	Full bool `protobuf:"varint,10,opt,name=full,proto3" json:"full,omitempty"`
+	// As in SessionSummary.
+	Counts *SessionCounts `protobuf:"bytes,11,opt,name=counts,proto3" json:"counts,omitempty"`
+	// The sources that its values name by their place.
+	Sources []string `protobuf:"bytes,12,rep,name=sources,proto3" json:"sources,omitempty"`
+	// How many objects were observed.
+	Objects uint32 `protobuf:"varint,13,opt,name=objects,proto3" json:"objects,omitempty"`
+	// Its calls of one tool.
+	Steps *HeldSteps `protobuf:"bytes,14,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Values that it knows.
+	Values        []*HeldValue `protobuf:"bytes,15,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldSession) Reset() {
+	*x = HeldSession{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldSession) ProtoMessage() {}
+
+func (x *HeldSession) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldSession.ProtoReflect.Descriptor instead.
+func (*HeldSession) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HeldSession) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *HeldSession) GetOwner() *Principal {
+	if x != nil {
+		return x.Owner
+	}
+	return nil
+}
+
+func (x *HeldSession) GetTokenDigest() []byte {
+	if x != nil {
+		return x.TokenDigest
+	}
+	return nil
+}
+
+func (x *HeldSession) GetAmbient() bool {
+	if x != nil {
+		return x.Ambient
+	}
+	return false
+}
+
+func (x *HeldSession) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *HeldSession) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *HeldSession) GetAttested() bool {
+	if x != nil {
+		return x.Attested
+	}
+	return false
+}
+
+func (x *HeldSession) GetReadUntrusted() bool {
+	if x != nil {
+		return x.ReadUntrusted
+	}
+	return false
+}
+
+func (x *HeldSession) GetClassification() Classification {
+	if x != nil {
+		return x.Classification
+	}
+	return Classification_CLASSIFICATION_UNSPECIFIED
+}
+
+func (x *HeldSession) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *HeldSession) GetCounts() *SessionCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *HeldSession) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *HeldSession) GetObjects() uint32 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *HeldSession) GetSteps() *HeldSteps {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *HeldSession) GetValues() []*HeldValue {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// HeldSteps is the calls of one tool that a session was allowed.
+type HeldSteps struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tool.
+	Tool string `protobuf:"bytes,1,opt,name=tool,proto3" json:"tool,omitempty"`
+	// How many there were.
+	Count uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The newest of them.
+	Kept          []*HeldStep `protobuf:"bytes,3,rep,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldSteps) Reset() {
+	*x = HeldSteps{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldSteps) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldSteps) ProtoMessage() {}
+
+func (x *HeldSteps) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldSteps.ProtoReflect.Descriptor instead.
+func (*HeldSteps) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeldSteps) GetTool() string {
+	if x != nil {
+		return x.Tool
+	}
+	return ""
+}
+
+func (x *HeldSteps) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *HeldSteps) GetKept() []*HeldStep {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+// HeldStep is one call that a session was allowed.
+type HeldStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its decision.
+	DecisionId []byte `protobuf:"bytes,1,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
+	// What is known of it.
+	Step *Step `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// Whether its outcome is not known yet.
+	Open          bool `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldStep) Reset() {
+	*x = HeldStep{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldStep) ProtoMessage() {}
+
+func (x *HeldStep) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldStep.ProtoReflect.Descriptor instead.
+func (*HeldStep) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HeldStep) GetDecisionId() []byte {
+	if x != nil {
+		return x.DecisionId
+	}
+	return nil
+}
+
+func (x *HeldStep) GetStep() *Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *HeldStep) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+// HeldValue is what a session knows of where an atom came from.
+type HeldValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The atom.
+	Atom uint64 `protobuf:"fixed64,1,opt,name=atom,proto3" json:"atom,omitempty"`
+	// A bit for each of the session's sources.
+	Sources uint64 `protobuf:"varint,2,opt,name=sources,proto3" json:"sources,omitempty"`
+	// Whether a trusted source said it.
+	Trusted bool `protobuf:"varint,3,opt,name=trusted,proto3" json:"trusted,omitempty"`
+	// Whether a call that writes carried it while it was not trusted.
+	Carried bool `protobuf:"varint,4,opt,name=carried,proto3" json:"carried,omitempty"`
+	// Whether it is of the request.
+	OfRequest bool `protobuf:"varint,5,opt,name=of_request,json=ofRequest,proto3" json:"of_request,omitempty"`
+	// Whether it is another tenant's.
+	ForeignTenant bool `protobuf:"varint,6,opt,name=foreign_tenant,json=foreignTenant,proto3" json:"foreign_tenant,omitempty"`
+	// Its classification.
+	Classification Classification `protobuf:"varint,7,opt,name=classification,proto3,enum=writ.v1.Classification" json:"classification,omitempty"`
+	// The objects that hold it.
+	Objects []uint32 `protobuf:"varint,8,rep,packed,name=objects,proto3" json:"objects,omitempty"`
+	// When a trusted source last said it.
+	TrustedTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=trusted_time,json=trustedTime,proto3" json:"trusted_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldValue) Reset() {
+	*x = HeldValue{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldValue) ProtoMessage() {}
+
+func (x *HeldValue) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldValue.ProtoReflect.Descriptor instead.
+func (*HeldValue) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HeldValue) GetAtom() uint64 {
+	if x != nil {
+		return x.Atom
+	}
+	return 0
+}
+
+func (x *HeldValue) GetSources() uint64 {
+	if x != nil {
+		return x.Sources
+	}
+	return 0
+}
+
+func (x *HeldValue) GetTrusted() bool {
+	if x != nil {
+		return x.Trusted
+	}
+	return false
+}
+
+func (x *HeldValue) GetCarried() bool {
+	if x != nil {
+		return x.Carried
+	}
+	return false
+}
+
+func (x *HeldValue) GetOfRequest() bool {
+	if x != nil {
+		return x.OfRequest
+	}
+	return false
+}
+
+func (x *HeldValue) GetForeignTenant() bool {
+	if x != nil {
+		return x.ForeignTenant
+	}
+	return false
+}
+
+func (x *HeldValue) GetClassification() Classification {
+	if x != nil {
+		return x.Classification
+	}
+	return Classification_CLASSIFICATION_UNSPECIFIED
+}
+
+func (x *HeldValue) GetObjects() []uint32 {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *HeldValue) GetTrustedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TrustedTime
+	}
+	return nil
+}
+
 // HeldAdmission is an admission that has no outcome yet or holds an idempotency key.
 type HeldAdmission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -245,7 +691,7 @@ type HeldAdmission struct {
 
 func (x *HeldAdmission) Reset() {
 	*x = HeldAdmission{}
-	mi := &file_writ_v1_snapshot_proto_msgTypes[2]
+	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +703,7 @@ func (x *HeldAdmission) String() string {
 func (*HeldAdmission) ProtoMessage() {}
 
 func (x *HeldAdmission) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_snapshot_proto_msgTypes[2]
+	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +716,7 @@ func (x *HeldAdmission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldAdmission.ProtoReflect.Descriptor instead.
 func (*HeldAdmission) Descriptor() ([]byte, []int) {
-	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HeldAdmission) GetDecisionId() []byte {
@@ -326,12 +772,13 @@ var File_writ_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x14writ/v1/record.proto\"\xb2\x01\n" +
+	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"\xe4\x01\n" +
 	"\bSnapshot\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.writ.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\tadmission\x18\x02 \x01(\v2\x16.writ.v1.HeldAdmissionH\x00R\tadmission\x12,\n" +
-	"\abalance\x18\x03 \x01(\v2\x10.writ.v1.BalanceH\x00R\abalanceB\r\n" +
-	"\x04part\x12\x05\xbaH\x02\b\x01\"\xee\x01\n" +
+	"\abalance\x18\x03 \x01(\v2\x10.writ.v1.BalanceH\x00R\abalance\x120\n" +
+	"\asession\x18\x04 \x01(\v2\x14.writ.v1.HeldSessionH\x00R\asessionB\r\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\x8a\x02\n" +
 	"\x0eSnapshotHeader\x12\"\n" +
 	"\x06origin\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06origin\x12\x12\n" +
@@ -341,7 +788,47 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
 	"admissions\x18\x05 \x01(\x04R\n" +
 	"admissions\x12\x1a\n" +
-	"\bbalances\x18\x06 \x01(\x04R\bbalances\"\xdb\x02\n" +
+	"\bbalances\x18\x06 \x01(\x04R\bbalances\x12\x1a\n" +
+	"\bsessions\x18\a \x01(\x04R\bsessions\"\x89\x05\n" +
+	"\vHeldSession\x12!\n" +
+	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12(\n" +
+	"\x05owner\x18\x02 \x01(\v2\x12.writ.v1.PrincipalR\x05owner\x12*\n" +
+	"\ftoken_digest\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\vtokenDigest\x12\x18\n" +
+	"\aambient\x18\x04 \x01(\bR\aambient\x129\n" +
+	"\n" +
+	"begin_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1a\n" +
+	"\battested\x18\a \x01(\bR\battested\x12%\n" +
+	"\x0eread_untrusted\x18\b \x01(\bR\rreadUntrusted\x12I\n" +
+	"\x0eclassification\x18\t \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x12\x12\n" +
+	"\x04full\x18\n" +
+	" \x01(\bR\x04full\x12.\n" +
+	"\x06counts\x18\v \x01(\v2\x16.writ.v1.SessionCountsR\x06counts\x12\"\n" +
+	"\asources\x18\f \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\asources\x12\x18\n" +
+	"\aobjects\x18\r \x01(\rR\aobjects\x12(\n" +
+	"\x05steps\x18\x0e \x01(\v2\x12.writ.v1.HeldStepsR\x05steps\x125\n" +
+	"\x06values\x18\x0f \x03(\v2\x12.writ.v1.HeldValueB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06values\"p\n" +
+	"\tHeldSteps\x12\x1c\n" +
+	"\x04tool\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04tool\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12/\n" +
+	"\x04kept\x18\x03 \x03(\v2\x11.writ.v1.HeldStepB\b\xbaH\x05\x92\x01\x02\x10@R\x04kept\"k\n" +
+	"\bHeldStep\x12(\n" +
+	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
+	"decisionId\x12!\n" +
+	"\x04step\x18\x02 \x01(\v2\r.writ.v1.StepR\x04step\x12\x12\n" +
+	"\x04open\x18\x03 \x01(\bR\x04open\"\xe1\x02\n" +
+	"\tHeldValue\x12\x12\n" +
+	"\x04atom\x18\x01 \x01(\x06R\x04atom\x12\x18\n" +
+	"\asources\x18\x02 \x01(\x04R\asources\x12\x18\n" +
+	"\atrusted\x18\x03 \x01(\bR\atrusted\x12\x18\n" +
+	"\acarried\x18\x04 \x01(\bR\acarried\x12\x1d\n" +
+	"\n" +
+	"of_request\x18\x05 \x01(\bR\tofRequest\x12%\n" +
+	"\x0eforeign_tenant\x18\x06 \x01(\bR\rforeignTenant\x12I\n" +
+	"\x0eclassification\x18\a \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x12\"\n" +
+	"\aobjects\x18\b \x03(\rB\b\xbaH\x05\x92\x01\x02\x10\x10R\aobjects\x12=\n" +
+	"\ftrusted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\"\xdb\x02\n" +
 	"\rHeldAdmission\x12(\n" +
 	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"decisionId\x126\n" +
@@ -364,29 +851,49 @@ func file_writ_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_writ_v1_snapshot_proto_rawDescData
 }
 
-var file_writ_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_writ_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_writ_v1_snapshot_proto_goTypes = []any{
 	(*Snapshot)(nil),              // 0: writ.v1.Snapshot
 	(*SnapshotHeader)(nil),        // 1: writ.v1.SnapshotHeader
-	(*HeldAdmission)(nil),         // 2: writ.v1.HeldAdmission
-	(*Balance)(nil),               // 3: writ.v1.Balance
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*Reserve)(nil),               // 5: writ.v1.Reserve
-	(*OutcomeRecord)(nil),         // 6: writ.v1.OutcomeRecord
+	(*HeldSession)(nil),           // 2: writ.v1.HeldSession
+	(*HeldSteps)(nil),             // 3: writ.v1.HeldSteps
+	(*HeldStep)(nil),              // 4: writ.v1.HeldStep
+	(*HeldValue)(nil),             // 5: writ.v1.HeldValue
+	(*HeldAdmission)(nil),         // 6: writ.v1.HeldAdmission
+	(*Balance)(nil),               // 7: writ.v1.Balance
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Principal)(nil),             // 9: writ.v1.Principal
+	(Classification)(0),           // 10: writ.v1.Classification
+	(*SessionCounts)(nil),         // 11: writ.v1.SessionCounts
+	(*Step)(nil),                  // 12: writ.v1.Step
+	(*Reserve)(nil),               // 13: writ.v1.Reserve
+	(*OutcomeRecord)(nil),         // 14: writ.v1.OutcomeRecord
 }
 var file_writ_v1_snapshot_proto_depIdxs = []int32{
-	1, // 0: writ.v1.Snapshot.header:type_name -> writ.v1.SnapshotHeader
-	2, // 1: writ.v1.Snapshot.admission:type_name -> writ.v1.HeldAdmission
-	3, // 2: writ.v1.Snapshot.balance:type_name -> writ.v1.Balance
-	4, // 3: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
-	4, // 4: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
-	5, // 5: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
-	6, // 6: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1,  // 0: writ.v1.Snapshot.header:type_name -> writ.v1.SnapshotHeader
+	6,  // 1: writ.v1.Snapshot.admission:type_name -> writ.v1.HeldAdmission
+	7,  // 2: writ.v1.Snapshot.balance:type_name -> writ.v1.Balance
+	2,  // 3: writ.v1.Snapshot.session:type_name -> writ.v1.HeldSession
+	8,  // 4: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
+	9,  // 5: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
+	8,  // 6: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 8: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
+	11, // 9: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
+	3,  // 10: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
+	5,  // 11: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
+	4,  // 12: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
+	12, // 13: writ.v1.HeldStep.step:type_name -> writ.v1.Step
+	10, // 14: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
+	8,  // 15: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
+	8,  // 16: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
+	13, // 17: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
+	14, // 18: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_snapshot_proto_init() }
@@ -395,11 +902,15 @@ func file_writ_v1_snapshot_proto_init() {
 		return
 	}
 	file_writ_v1_decision_proto_init()
+	file_writ_v1_principal_proto_init()
+	file_writ_v1_provenance_proto_init()
 	file_writ_v1_record_proto_init()
+	file_writ_v1_session_proto_init()
 	file_writ_v1_snapshot_proto_msgTypes[0].OneofWrappers = []any{
 		(*Snapshot_Header)(nil),
 		(*Snapshot_Admission)(nil),
 		(*Snapshot_Balance)(nil),
+		(*Snapshot_Session)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -407,7 +918,7 @@ func file_writ_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_snapshot_proto_rawDesc), len(file_writ_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

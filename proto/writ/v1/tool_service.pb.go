@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -745,11 +746,437 @@ func (x *Progress) GetMessage() string {
 	return ""
 }
 
+// BeginSessionRequest asks for a session.
+type BeginSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's own name for it. It labels the record.
+	Label string `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	// How long it lasts. Default: 1 h.
+	Lifetime *durationpb.Duration `protobuf:"bytes,2,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// What the user asked for, as for Observe. Empty: nothing yet.
+	UserRequest   string `protobuf:"bytes,3,opt,name=user_request,json=userRequest,proto3" json:"user_request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginSessionRequest) Reset() {
+	*x = BeginSessionRequest{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginSessionRequest) ProtoMessage() {}
+
+func (x *BeginSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginSessionRequest.ProtoReflect.Descriptor instead.
+func (*BeginSessionRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BeginSessionRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *BeginSessionRequest) GetLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.Lifetime
+	}
+	return nil
+}
+
+func (x *BeginSessionRequest) GetUserRequest() string {
+	if x != nil {
+		return x.UserRequest
+	}
+	return ""
+}
+
+// BeginSessionResponse is a session that was minted.
+type BeginSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the session in records, as 32 hexadecimal digits.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The token that names it. It is told once: keep it, and keep it secret.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// When it ends by itself.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Whether the user's request counts as the user's: the caller may attest it.
+	Attested      bool `protobuf:"varint,4,opt,name=attested,proto3" json:"attested,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginSessionResponse) Reset() {
+	*x = BeginSessionResponse{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginSessionResponse) ProtoMessage() {}
+
+func (x *BeginSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginSessionResponse.ProtoReflect.Descriptor instead.
+func (*BeginSessionResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BeginSessionResponse) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *BeginSessionResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *BeginSessionResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *BeginSessionResponse) GetAttested() bool {
+	if x != nil {
+		return x.Attested
+	}
+	return false
+}
+
+// EndSessionRequest ends the session that the call's token names.
+type EndSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionRequest) Reset() {
+	*x = EndSessionRequest{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionRequest) ProtoMessage() {}
+
+func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
+func (*EndSessionRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{12}
+}
+
+// EndSessionResponse tells what the session was.
+type EndSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was known of it.
+	Summary       *SessionSummary `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionResponse) Reset() {
+	*x = EndSessionResponse{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionResponse) ProtoMessage() {}
+
+func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
+func (*EndSessionResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *EndSessionResponse) GetSummary() *SessionSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+// ObserveRequest is what the session that the call's token names comes to know.
+type ObserveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was observed.
+	//
+	// Types that are valid to be assigned to Observation:
+	//
+	//	*ObserveRequest_UserText
+	//	*ObserveRequest_ReportedText
+	//	*ObserveRequest_ToolResult
+	Observation   isObserveRequest_Observation `protobuf_oneof:"observation"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveRequest) Reset() {
+	*x = ObserveRequest{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveRequest) ProtoMessage() {}
+
+func (x *ObserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveRequest.ProtoReflect.Descriptor instead.
+func (*ObserveRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ObserveRequest) GetObservation() isObserveRequest_Observation {
+	if x != nil {
+		return x.Observation
+	}
+	return nil
+}
+
+func (x *ObserveRequest) GetUserText() string {
+	if x != nil {
+		if x, ok := x.Observation.(*ObserveRequest_UserText); ok {
+			return x.UserText
+		}
+	}
+	return ""
+}
+
+func (x *ObserveRequest) GetReportedText() string {
+	if x != nil {
+		if x, ok := x.Observation.(*ObserveRequest_ReportedText); ok {
+			return x.ReportedText
+		}
+	}
+	return ""
+}
+
+func (x *ObserveRequest) GetToolResult() *ToolResult {
+	if x != nil {
+		if x, ok := x.Observation.(*ObserveRequest_ToolResult); ok {
+			return x.ToolResult
+		}
+	}
+	return nil
+}
+
+type isObserveRequest_Observation interface {
+	isObserveRequest_Observation()
+}
+
+type ObserveRequest_UserText struct {
+	// What the user said.
+	UserText string `protobuf:"bytes,1,opt,name=user_text,json=userText,proto3,oneof"`
+}
+
+type ObserveRequest_ReportedText struct {
+	// What somebody else is said to have said.
+	ReportedText string `protobuf:"bytes,2,opt,name=reported_text,json=reportedText,proto3,oneof"`
+}
+
+type ObserveRequest_ToolResult struct {
+	// What a tool returned that the caller ran itself.
+	ToolResult *ToolResult `protobuf:"bytes,3,opt,name=tool_result,json=toolResult,proto3,oneof"`
+}
+
+func (*ObserveRequest_UserText) isObserveRequest_Observation() {}
+
+func (*ObserveRequest_ReportedText) isObserveRequest_Observation() {}
+
+func (*ObserveRequest_ToolResult) isObserveRequest_Observation() {}
+
+// ToolResult is what a tool returned.
+type ToolResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the tool.
+	Tool string `protobuf:"bytes,1,opt,name=tool,proto3" json:"tool,omitempty"`
+	// The result.
+	Result        *Json `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolResult) Reset() {
+	*x = ToolResult{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolResult) ProtoMessage() {}
+
+func (x *ToolResult) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
+func (*ToolResult) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ToolResult) GetTool() string {
+	if x != nil {
+		return x.Tool
+	}
+	return ""
+}
+
+func (x *ToolResult) GetResult() *Json {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// ObserveResponse says what became of an observation.
+type ObserveResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it counts as what it is said to be: the caller may attest it. Otherwise
+	// it is untrusted.
+	Attested      bool `protobuf:"varint,1,opt,name=attested,proto3" json:"attested,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObserveResponse) Reset() {
+	*x = ObserveResponse{}
+	mi := &file_writ_v1_tool_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObserveResponse) ProtoMessage() {}
+
+func (x *ObserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_tool_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObserveResponse.ProtoReflect.Descriptor instead.
+func (*ObserveResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_tool_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ObserveResponse) GetAttested() bool {
+	if x != nil {
+		return x.Attested
+	}
+	return false
+}
+
 var File_writ_v1_tool_service_proto protoreflect.FileDescriptor
 
 const file_writ_v1_tool_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1awrit/v1/tool_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x14writ/v1/reason.proto\x1a\x14writ/v1/record.proto\"d\n" +
+	"\x1awrit/v1/tool_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x14writ/v1/reason.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"d\n" +
 	"\x10ListToolsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -802,12 +1229,43 @@ const file_writ_v1_tool_service_proto_rawDesc = "" +
 	"\x06result\x18\x02 \x01(\v2\x18.writ.v1.ExecuteResponseH\x00R\x06resultB\a\n" +
 	"\x05event\"$\n" +
 	"\bProgress\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage2\xb9\x02\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"\xaa\x01\n" +
+	"\x13BeginSessionRequest\x12\x1e\n" +
+	"\x05label\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05label\x12E\n" +
+	"\blifetime\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\blifetime\x12,\n" +
+	"\fuser_request\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\vuserRequest\"\xa4\x01\n" +
+	"\x14BeginSessionResponse\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1a\n" +
+	"\battested\x18\x04 \x01(\bR\battested\"\x13\n" +
+	"\x11EndSessionRequest\"G\n" +
+	"\x12EndSessionResponse\x121\n" +
+	"\asummary\x18\x01 \x01(\v2\x17.writ.v1.SessionSummaryR\asummary\"\xbe\x01\n" +
+	"\x0eObserveRequest\x12*\n" +
+	"\tuser_text\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x04H\x00R\buserText\x122\n" +
+	"\rreported_text\x18\x02 \x01(\tB\v\xbaH\br\x06\x10\x01(\x80\x80\x04H\x00R\freportedText\x126\n" +
+	"\vtool_result\x18\x03 \x01(\v2\x13.writ.v1.ToolResultH\x00R\n" +
+	"toolResultB\x14\n" +
+	"\vobservation\x12\x05\xbaH\x02\b\x01\"[\n" +
+	"\n" +
+	"ToolResult\x12\x1e\n" +
+	"\x04tool\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12-\n" +
+	"\x06result\x18\x02 \x01(\v2\r.writ.v1.JsonB\x06\xbaH\x03\xc8\x01\x01R\x06result\"-\n" +
+	"\x0fObserveResponse\x12\x1a\n" +
+	"\battested\x18\x01 \x01(\bR\battested2\x9a\x04\n" +
 	"\vToolService\x12G\n" +
 	"\tListTools\x12\x19.writ.v1.ListToolsRequest\x1a\x1a.writ.v1.ListToolsResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\tAuthorize\x12\x19.writ.v1.AuthorizeRequest\x1a\x1a.writ.v1.AuthorizeResponse\"\x03\x90\x02\x02\x12A\n" +
 	"\aExecute\x12\x17.writ.v1.ExecuteRequest\x1a\x18.writ.v1.ExecuteResponse\"\x03\x90\x02\x02\x12U\n" +
-	"\rExecuteStream\x12\x1d.writ.v1.ExecuteStreamRequest\x1a\x1e.writ.v1.ExecuteStreamResponse\"\x03\x90\x02\x020\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\rExecuteStream\x12\x1d.writ.v1.ExecuteStreamRequest\x1a\x1e.writ.v1.ExecuteStreamResponse\"\x03\x90\x02\x020\x01\x12P\n" +
+	"\fBeginSession\x12\x1c.writ.v1.BeginSessionRequest\x1a\x1d.writ.v1.BeginSessionResponse\"\x03\x90\x02\x00\x12J\n" +
+	"\n" +
+	"EndSession\x12\x1a.writ.v1.EndSessionRequest\x1a\x1b.writ.v1.EndSessionResponse\"\x03\x90\x02\x02\x12A\n" +
+	"\aObserve\x12\x17.writ.v1.ObserveRequest\x1a\x18.writ.v1.ObserveResponse\"\x03\x90\x02\x02B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_tool_service_proto_rawDescOnce sync.Once
@@ -821,7 +1279,7 @@ func file_writ_v1_tool_service_proto_rawDescGZIP() []byte {
 	return file_writ_v1_tool_service_proto_rawDescData
 }
 
-var file_writ_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_writ_v1_tool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_writ_v1_tool_service_proto_goTypes = []any{
 	(*ListToolsRequest)(nil),      // 0: writ.v1.ListToolsRequest
 	(*ListToolsResponse)(nil),     // 1: writ.v1.ListToolsResponse
@@ -833,47 +1291,67 @@ var file_writ_v1_tool_service_proto_goTypes = []any{
 	(*ExecuteStreamRequest)(nil),  // 7: writ.v1.ExecuteStreamRequest
 	(*ExecuteStreamResponse)(nil), // 8: writ.v1.ExecuteStreamResponse
 	(*Progress)(nil),              // 9: writ.v1.Progress
-	(Risk)(0),                     // 10: writ.v1.Risk
-	(ToolEffect)(0),               // 11: writ.v1.ToolEffect
-	(Repeat)(0),                   // 12: writ.v1.Repeat
-	(*Json)(nil),                  // 13: writ.v1.Json
-	(*Envelope)(nil),              // 14: writ.v1.Envelope
-	(*Decision)(nil),              // 15: writ.v1.Decision
-	(OutcomeState)(0),             // 16: writ.v1.OutcomeState
-	(Reason)(0),                   // 17: writ.v1.Reason
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*BeginSessionRequest)(nil),   // 10: writ.v1.BeginSessionRequest
+	(*BeginSessionResponse)(nil),  // 11: writ.v1.BeginSessionResponse
+	(*EndSessionRequest)(nil),     // 12: writ.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),    // 13: writ.v1.EndSessionResponse
+	(*ObserveRequest)(nil),        // 14: writ.v1.ObserveRequest
+	(*ToolResult)(nil),            // 15: writ.v1.ToolResult
+	(*ObserveResponse)(nil),       // 16: writ.v1.ObserveResponse
+	(Risk)(0),                     // 17: writ.v1.Risk
+	(ToolEffect)(0),               // 18: writ.v1.ToolEffect
+	(Repeat)(0),                   // 19: writ.v1.Repeat
+	(*Json)(nil),                  // 20: writ.v1.Json
+	(*Envelope)(nil),              // 21: writ.v1.Envelope
+	(*Decision)(nil),              // 22: writ.v1.Decision
+	(OutcomeState)(0),             // 23: writ.v1.OutcomeState
+	(Reason)(0),                   // 24: writ.v1.Reason
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*SessionSummary)(nil),        // 27: writ.v1.SessionSummary
 }
 var file_writ_v1_tool_service_proto_depIdxs = []int32{
 	2,  // 0: writ.v1.ListToolsResponse.tools:type_name -> writ.v1.ToolInfo
-	10, // 1: writ.v1.ToolInfo.risk:type_name -> writ.v1.Risk
-	11, // 2: writ.v1.ToolInfo.effect:type_name -> writ.v1.ToolEffect
-	12, // 3: writ.v1.ToolInfo.repeat:type_name -> writ.v1.Repeat
-	13, // 4: writ.v1.ToolInfo.request_schema:type_name -> writ.v1.Json
-	13, // 5: writ.v1.ToolInfo.response_schema:type_name -> writ.v1.Json
-	14, // 6: writ.v1.AuthorizeRequest.envelope:type_name -> writ.v1.Envelope
-	15, // 7: writ.v1.AuthorizeResponse.decision:type_name -> writ.v1.Decision
-	13, // 8: writ.v1.AuthorizeResponse.args:type_name -> writ.v1.Json
-	14, // 9: writ.v1.ExecuteRequest.envelope:type_name -> writ.v1.Envelope
-	16, // 10: writ.v1.ExecuteResponse.state:type_name -> writ.v1.OutcomeState
-	13, // 11: writ.v1.ExecuteResponse.result:type_name -> writ.v1.Json
-	17, // 12: writ.v1.ExecuteResponse.reason:type_name -> writ.v1.Reason
-	18, // 13: writ.v1.ExecuteResponse.duration:type_name -> google.protobuf.Duration
+	17, // 1: writ.v1.ToolInfo.risk:type_name -> writ.v1.Risk
+	18, // 2: writ.v1.ToolInfo.effect:type_name -> writ.v1.ToolEffect
+	19, // 3: writ.v1.ToolInfo.repeat:type_name -> writ.v1.Repeat
+	20, // 4: writ.v1.ToolInfo.request_schema:type_name -> writ.v1.Json
+	20, // 5: writ.v1.ToolInfo.response_schema:type_name -> writ.v1.Json
+	21, // 6: writ.v1.AuthorizeRequest.envelope:type_name -> writ.v1.Envelope
+	22, // 7: writ.v1.AuthorizeResponse.decision:type_name -> writ.v1.Decision
+	20, // 8: writ.v1.AuthorizeResponse.args:type_name -> writ.v1.Json
+	21, // 9: writ.v1.ExecuteRequest.envelope:type_name -> writ.v1.Envelope
+	23, // 10: writ.v1.ExecuteResponse.state:type_name -> writ.v1.OutcomeState
+	20, // 11: writ.v1.ExecuteResponse.result:type_name -> writ.v1.Json
+	24, // 12: writ.v1.ExecuteResponse.reason:type_name -> writ.v1.Reason
+	25, // 13: writ.v1.ExecuteResponse.duration:type_name -> google.protobuf.Duration
 	5,  // 14: writ.v1.ExecuteStreamRequest.request:type_name -> writ.v1.ExecuteRequest
 	9,  // 15: writ.v1.ExecuteStreamResponse.progress:type_name -> writ.v1.Progress
 	6,  // 16: writ.v1.ExecuteStreamResponse.result:type_name -> writ.v1.ExecuteResponse
-	0,  // 17: writ.v1.ToolService.ListTools:input_type -> writ.v1.ListToolsRequest
-	3,  // 18: writ.v1.ToolService.Authorize:input_type -> writ.v1.AuthorizeRequest
-	5,  // 19: writ.v1.ToolService.Execute:input_type -> writ.v1.ExecuteRequest
-	7,  // 20: writ.v1.ToolService.ExecuteStream:input_type -> writ.v1.ExecuteStreamRequest
-	1,  // 21: writ.v1.ToolService.ListTools:output_type -> writ.v1.ListToolsResponse
-	4,  // 22: writ.v1.ToolService.Authorize:output_type -> writ.v1.AuthorizeResponse
-	6,  // 23: writ.v1.ToolService.Execute:output_type -> writ.v1.ExecuteResponse
-	8,  // 24: writ.v1.ToolService.ExecuteStream:output_type -> writ.v1.ExecuteStreamResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	25, // 17: writ.v1.BeginSessionRequest.lifetime:type_name -> google.protobuf.Duration
+	26, // 18: writ.v1.BeginSessionResponse.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 19: writ.v1.EndSessionResponse.summary:type_name -> writ.v1.SessionSummary
+	15, // 20: writ.v1.ObserveRequest.tool_result:type_name -> writ.v1.ToolResult
+	20, // 21: writ.v1.ToolResult.result:type_name -> writ.v1.Json
+	0,  // 22: writ.v1.ToolService.ListTools:input_type -> writ.v1.ListToolsRequest
+	3,  // 23: writ.v1.ToolService.Authorize:input_type -> writ.v1.AuthorizeRequest
+	5,  // 24: writ.v1.ToolService.Execute:input_type -> writ.v1.ExecuteRequest
+	7,  // 25: writ.v1.ToolService.ExecuteStream:input_type -> writ.v1.ExecuteStreamRequest
+	10, // 26: writ.v1.ToolService.BeginSession:input_type -> writ.v1.BeginSessionRequest
+	12, // 27: writ.v1.ToolService.EndSession:input_type -> writ.v1.EndSessionRequest
+	14, // 28: writ.v1.ToolService.Observe:input_type -> writ.v1.ObserveRequest
+	1,  // 29: writ.v1.ToolService.ListTools:output_type -> writ.v1.ListToolsResponse
+	4,  // 30: writ.v1.ToolService.Authorize:output_type -> writ.v1.AuthorizeResponse
+	6,  // 31: writ.v1.ToolService.Execute:output_type -> writ.v1.ExecuteResponse
+	8,  // 32: writ.v1.ToolService.ExecuteStream:output_type -> writ.v1.ExecuteStreamResponse
+	11, // 33: writ.v1.ToolService.BeginSession:output_type -> writ.v1.BeginSessionResponse
+	13, // 34: writ.v1.ToolService.EndSession:output_type -> writ.v1.EndSessionResponse
+	16, // 35: writ.v1.ToolService.Observe:output_type -> writ.v1.ObserveResponse
+	29, // [29:36] is the sub-list for method output_type
+	22, // [22:29] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_tool_service_proto_init() }
@@ -886,9 +1364,15 @@ func file_writ_v1_tool_service_proto_init() {
 	file_writ_v1_options_proto_init()
 	file_writ_v1_reason_proto_init()
 	file_writ_v1_record_proto_init()
+	file_writ_v1_session_proto_init()
 	file_writ_v1_tool_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*ExecuteStreamResponse_Progress)(nil),
 		(*ExecuteStreamResponse_Result)(nil),
+	}
+	file_writ_v1_tool_service_proto_msgTypes[14].OneofWrappers = []any{
+		(*ObserveRequest_UserText)(nil),
+		(*ObserveRequest_ReportedText)(nil),
+		(*ObserveRequest_ToolResult)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -896,7 +1380,7 @@ func file_writ_v1_tool_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_tool_service_proto_rawDesc), len(file_writ_v1_tool_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

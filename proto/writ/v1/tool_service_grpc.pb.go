@@ -25,6 +25,9 @@ const (
 	ToolService_Authorize_FullMethodName     = "/writ.v1.ToolService/Authorize"
 	ToolService_Execute_FullMethodName       = "/writ.v1.ToolService/Execute"
 	ToolService_ExecuteStream_FullMethodName = "/writ.v1.ToolService/ExecuteStream"
+	ToolService_BeginSession_FullMethodName  = "/writ.v1.ToolService/BeginSession"
+	ToolService_EndSession_FullMethodName    = "/writ.v1.ToolService/EndSession"
+	ToolService_Observe_FullMethodName       = "/writ.v1.ToolService/Observe"
 )
 
 // ToolServiceClient is the client API for ToolService service.
@@ -47,6 +50,16 @@ type ToolServiceClient interface {
 	// ExecuteStream is Execute with progress: what the tool reports while it runs,
 	// then one result.
 	ExecuteStream(ctx context.Context, in *ExecuteStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecuteStreamResponse], error)
+	// BeginSession mints a session for the caller. Calls name it by its token, in the
+	// metadata or header "x-writ-session". A call without a token of the caller's is of
+	// the caller's ambient session.
+	BeginSession(ctx context.Context, in *BeginSessionRequest, opts ...grpc.CallOption) (*BeginSessionResponse, error)
+	// EndSession ends a session of the caller's.
+	EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error)
+	// Observe tells a session what the user asked for, or what a tool returned that the
+	// caller ran itself. Results of tools that the agent runs or proxies count by
+	// themselves. What the caller has no grant to attest is untrusted.
+	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error)
 }
 
 type toolServiceClient struct {
@@ -106,6 +119,36 @@ func (c *toolServiceClient) ExecuteStream(ctx context.Context, in *ExecuteStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ToolService_ExecuteStreamClient = grpc.ServerStreamingClient[ExecuteStreamResponse]
 
+func (c *toolServiceClient) BeginSession(ctx context.Context, in *BeginSessionRequest, opts ...grpc.CallOption) (*BeginSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeginSessionResponse)
+	err := c.cc.Invoke(ctx, ToolService_BeginSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *toolServiceClient) EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndSessionResponse)
+	err := c.cc.Invoke(ctx, ToolService_EndSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *toolServiceClient) Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ObserveResponse)
+	err := c.cc.Invoke(ctx, ToolService_Observe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ToolServiceServer is the server API for ToolService service.
 // All implementations must embed UnimplementedToolServiceServer
 // for forward compatibility.
@@ -126,6 +169,16 @@ type ToolServiceServer interface {
 	// ExecuteStream is Execute with progress: what the tool reports while it runs,
 	// then one result.
 	ExecuteStream(*ExecuteStreamRequest, grpc.ServerStreamingServer[ExecuteStreamResponse]) error
+	// BeginSession mints a session for the caller. Calls name it by its token, in the
+	// metadata or header "x-writ-session". A call without a token of the caller's is of
+	// the caller's ambient session.
+	BeginSession(context.Context, *BeginSessionRequest) (*BeginSessionResponse, error)
+	// EndSession ends a session of the caller's.
+	EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error)
+	// Observe tells a session what the user asked for, or what a tool returned that the
+	// caller ran itself. Results of tools that the agent runs or proxies count by
+	// themselves. What the caller has no grant to attest is untrusted.
+	Observe(context.Context, *ObserveRequest) (*ObserveResponse, error)
 	mustEmbedUnimplementedToolServiceServer()
 }
 
@@ -147,6 +200,15 @@ func (UnimplementedToolServiceServer) Execute(context.Context, *ExecuteRequest) 
 }
 func (UnimplementedToolServiceServer) ExecuteStream(*ExecuteStreamRequest, grpc.ServerStreamingServer[ExecuteStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExecuteStream not implemented")
+}
+func (UnimplementedToolServiceServer) BeginSession(context.Context, *BeginSessionRequest) (*BeginSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BeginSession not implemented")
+}
+func (UnimplementedToolServiceServer) EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndSession not implemented")
+}
+func (UnimplementedToolServiceServer) Observe(context.Context, *ObserveRequest) (*ObserveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Observe not implemented")
 }
 func (UnimplementedToolServiceServer) mustEmbedUnimplementedToolServiceServer() {}
 func (UnimplementedToolServiceServer) testEmbeddedByValue()                     {}
@@ -234,6 +296,60 @@ func _ToolService_ExecuteStream_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ToolService_ExecuteStreamServer = grpc.ServerStreamingServer[ExecuteStreamResponse]
 
+func _ToolService_BeginSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeginSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ToolServiceServer).BeginSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ToolService_BeginSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ToolServiceServer).BeginSession(ctx, req.(*BeginSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ToolService_EndSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ToolServiceServer).EndSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ToolService_EndSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ToolServiceServer).EndSession(ctx, req.(*EndSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ToolService_Observe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ObserveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ToolServiceServer).Observe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ToolService_Observe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ToolServiceServer).Observe(ctx, req.(*ObserveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ToolService_ServiceDesc is the grpc.ServiceDesc for ToolService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -252,6 +368,18 @@ var ToolService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Execute",
 			Handler:    _ToolService_Execute_Handler,
+		},
+		{
+			MethodName: "BeginSession",
+			Handler:    _ToolService_BeginSession_Handler,
+		},
+		{
+			MethodName: "EndSession",
+			Handler:    _ToolService_EndSession_Handler,
+		},
+		{
+			MethodName: "Observe",
+			Handler:    _ToolService_Observe_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
