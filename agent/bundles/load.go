@@ -223,6 +223,9 @@ func playOf(d *document, set *writv1.ScenarioSet) Play {
 			line = node.Line
 		}
 		play.Lines = append(play.Lines, line)
+		if play.Scenarios[i].GetPrincipal() == nil {
+			play.Scenarios[i].Principal = set.GetPrincipal()
+		}
 	}
 	return play
 }

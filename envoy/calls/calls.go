@@ -229,10 +229,30 @@ func requestOf(arrival *Arrival, generation *Generation, call *wire.Call, princi
 		Input:          arrival.Request.Body,
 		IdempotencyKey: call.IdempotencyKey,
 		KeyPlace:       agent.KeySentOn,
+		SessionToken:   sessionToken(arrival.Request),
 		TraceParent:    traceParent(arrival.Request),
 		Upstream:       arrival.Upstream,
 		Generation:     generation.bundle,
 	}
+}
+
+// sessionHeader is the header with the token of the caller's session. Envoy's
+// generated configuration takes it off what is sent on.
+const sessionHeader = "x-writ-session"
+
+// sessionToken returns the token of the caller's session; of several none counts.
+func sessionToken(request *wire.Request) string {
+	token := ""
+	for i := range request.Headers {
+		if request.Headers[i].Name != sessionHeader {
+			continue
+		}
+		if token != "" {
+			return ""
+		}
+		token = request.Headers[i].Value
+	}
+	return token
 }
 
 // traceParent returns the W3C traceparent where there is one of version 00;

@@ -29,7 +29,7 @@ func governedRoutes(input Input) *routev3.RouteConfiguration {
 			Routes:  governedRoutesTo(upstream, input.Config.GetLimits()),
 			// The planner's claims are for the agent; a body that is validated
 			// must not be compressed.
-			RequestHeadersToRemove: []string{"x-writ-envelope", "accept-encoding"},
+			RequestHeadersToRemove: []string{"x-writ-envelope", "x-writ-session", "accept-encoding"},
 		})
 	}
 	return routeTable("writ_governed", append(hosts, nowhere(ungoverned())))

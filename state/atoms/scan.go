@@ -23,44 +23,70 @@ type found struct {
 type pattern struct {
 	form *regexp.Regexp
 	read func(string) []Token
+	// shorter says that a match that is not what it looks like may be a shorter one
+	// and further words.
+	shorter bool
 }
 
 var patterns = []pattern{
-	{regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{1,16}://[^\s<>"'\x60\\^{|}]{1,1000}`), readURL},
-	{regexp.MustCompile(`(?i)[a-z0-9.!#$%&*+/=?^_{|}~-]{1,64}@[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`), readAddress},
-	{regexp.MustCompile(`(?i)\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]){11,30}\b`), readIBAN},
-	{regexp.MustCompile(`(?i)\b(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{4})\b`), readDate},
-	{regexp.MustCompile(`(?i)\b(?:[0-9]{1,2}\.? (?:de |of )?[\p{L}]{3,10}\.?(?: de)? [0-9]{4}|[\p{L}]{3,10}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})\b`), readLongDate},
-	{regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`), readPhone},
-	{regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`), readHost},
-	{regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`), readID},
-	{regexp.MustCompile(`[0-9](?:[0-9.,' \x{00a0}]*[0-9])?`), readNumber},
+	{regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{1,16}://[^\s<>"'\x60\\^{|}]{1,1000}`), readURL, false},
+	{regexp.MustCompile(`(?i)[a-z0-9.!#$%&*+/=?^_{|}~-]{1,64}@[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`), readAddress, false},
+	{regexp.MustCompile(`(?i)\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]){11,30}\b`), readIBAN, true},
+	{regexp.MustCompile(`(?i)\b(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{4})\b`), readDate, false},
+	{regexp.MustCompile(`(?i)\b(?:[0-9]{1,2}\.? (?:de |of )?[\p{L}]{3,10}\.?(?: de)? [0-9]{4}|[\p{L}]{3,10}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})\b`), readLongDate, false},
+	{regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`), readPhone, false},
+	{regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`), readHost, false},
+	{regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`), readID, false},
+	{regexp.MustCompile(`[0-9](?:[0-9.,' \x{00a0}]*[0-9])?`), readNumber, false},
 }
 
 // scan returns the typed tokens of a text, in their order, none within another.
 func scan(text string) []found {
 	var all []found
 	taken := make([]bool, len(text))
-	for _, p := range patterns {
-		for _, at := range p.form.FindAllStringIndex(text, MostTokens) {
-			if slices.Contains(taken[at[0]:at[1]], true) {
+	for i := range patterns {
+		p := &patterns[i]
+		for from, count := 0, 0; from < len(text) && count < MostTokens; count++ {
+			at := p.form.FindStringIndex(text[from:])
+			if at == nil {
+				break
+			}
+			start, end := from+at[0], from+at[1]
+			f, ok := p.take(text, start, end, taken)
+			if from = end; !ok && p.shorter {
+				// What is not one may hide one that begins at a later word.
+				from = start + max(1, strings.IndexByte(text[start:end]+" ", ' '))
+			}
+			if !ok {
 				continue
 			}
-			if hides(text[at[0]:at[1]]) || mixes(text[at[0]:at[1]]) {
-				continue
-			}
-			tokens := p.read(text[at[0]:at[1]])
-			if len(tokens) == 0 {
-				continue
-			}
-			all = append(all, found{at[0], at[1], tokens})
-			for i := at[0]; i < at[1]; i++ {
-				taken[i] = true
+			all, from = append(all, f), f.end
+			for at := f.start; at < f.end; at++ {
+				taken[at] = true
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b found) int { return a.start - b.start })
 	return all
+}
+
+// take reads a match. What follows an account number may look like more of it: then
+// the match is made shorter, by words.
+func (p *pattern) take(text string, start, end int, taken []bool) (found, bool) {
+	for end > start {
+		match := text[start:end]
+		if slices.Contains(taken[start:end], true) || hides(match) || mixes(match) {
+			return found{}, false
+		}
+		if tokens := p.read(match); len(tokens) > 0 {
+			return found{start, end, tokens}, true
+		}
+		if !p.shorter {
+			return found{}, false
+		}
+		end = start + max(0, strings.LastIndexByte(match, ' '))
+	}
+	return found{}, false
 }
 
 func readURL(text string) []Token {

@@ -142,7 +142,9 @@ type ScenarioSet struct {
 	// What the scenarios show.
 	Description string `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
 	// The scenarios.
-	Scenarios     []*Scenario `protobuf:"bytes,2,rep,name=scenarios,proto3" json:"scenarios,omitempty"`
+	Scenarios []*Scenario `protobuf:"bytes,2,rep,name=scenarios,proto3" json:"scenarios,omitempty"`
+	// Who calls in scenarios that do not say it.
+	Principal     *Principal `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +193,13 @@ func (x *ScenarioSet) GetScenarios() []*Scenario {
 	return nil
 }
 
+func (x *ScenarioSet) GetPrincipal() *Principal {
+	if x != nil {
+		return x.Principal
+	}
+	return nil
+}
+
 // Scenario is a whole session, played offline: what the user asks, what the tools
 // return, what the planner calls, what humans approve, and the clock.
 type Scenario struct {
@@ -202,7 +211,7 @@ type Scenario struct {
 	Kind ScenarioKind `protobuf:"varint,2,opt,name=kind,proto3,enum=writ.v1.ScenarioKind" json:"kind,omitempty"`
 	// With an attack: the mechanism it uses, in a few words.
 	Mechanism string `protobuf:"bytes,3,opt,name=mechanism,proto3" json:"mechanism,omitempty"`
-	// Who calls.
+	// Who calls. Absent: as the set says.
 	Principal *Principal `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
 	// When it begins. Default: 2026-01-01T00:00:00Z.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
@@ -580,16 +589,17 @@ var File_writ_v1_scenario_proto protoreflect.FileDescriptor
 
 const file_writ_v1_scenario_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/scenario.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/bundle.proto\x1a\x16writ/v1/envelope.proto\x1a\x17writ/v1/principal.proto\"w\n" +
+	"\x16writ/v1/scenario.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/bundle.proto\x1a\x16writ/v1/envelope.proto\x1a\x17writ/v1/principal.proto\"\xa9\x01\n" +
 	"\vScenarioSet\x12*\n" +
 	"\vdescription\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12<\n" +
-	"\tscenarios\x18\x02 \x03(\v2\x11.writ.v1.ScenarioB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\tscenarios\"\xb6\x02\n" +
+	"\tscenarios\x18\x02 \x03(\v2\x11.writ.v1.ScenarioB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\tscenarios\x120\n" +
+	"\tprincipal\x18\x03 \x01(\v2\x12.writ.v1.PrincipalR\tprincipal\"\xae\x02\n" +
 	"\bScenario\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x123\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.writ.v1.ScenarioKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12&\n" +
-	"\tmechanism\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tmechanism\x128\n" +
-	"\tprincipal\x18\x04 \x01(\v2\x12.writ.v1.PrincipalB\x06\xbaH\x03\xc8\x01\x01R\tprincipal\x129\n" +
+	"\tmechanism\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\tmechanism\x120\n" +
+	"\tprincipal\x18\x04 \x01(\v2\x12.writ.v1.PrincipalR\tprincipal\x129\n" +
 	"\n" +
 	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x128\n" +
 	"\x05steps\x18\x06 \x03(\v2\x15.writ.v1.ScenarioStepB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05steps\"\xc0\x02\n" +
@@ -651,23 +661,24 @@ var file_writ_v1_scenario_proto_goTypes = []any{
 }
 var file_writ_v1_scenario_proto_depIdxs = []int32{
 	3,  // 0: writ.v1.ScenarioSet.scenarios:type_name -> writ.v1.Scenario
-	0,  // 1: writ.v1.Scenario.kind:type_name -> writ.v1.ScenarioKind
-	7,  // 2: writ.v1.Scenario.principal:type_name -> writ.v1.Principal
-	8,  // 3: writ.v1.Scenario.start_time:type_name -> google.protobuf.Timestamp
-	4,  // 4: writ.v1.Scenario.steps:type_name -> writ.v1.ScenarioStep
-	6,  // 5: writ.v1.ScenarioStep.call:type_name -> writ.v1.ScenarioCall
-	9,  // 6: writ.v1.ScenarioStep.advance:type_name -> google.protobuf.Duration
-	7,  // 7: writ.v1.ScenarioStep.become:type_name -> writ.v1.Principal
-	5,  // 8: writ.v1.ScenarioStep.begin:type_name -> writ.v1.ScenarioSession
-	10, // 9: writ.v1.ScenarioCall.args:type_name -> writ.v1.Json
-	10, // 10: writ.v1.ScenarioCall.result:type_name -> writ.v1.Json
-	11, // 11: writ.v1.ScenarioCall.want:type_name -> writ.v1.Expectation
-	1,  // 12: writ.v1.ScenarioCall.human:type_name -> writ.v1.Human
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 1: writ.v1.ScenarioSet.principal:type_name -> writ.v1.Principal
+	0,  // 2: writ.v1.Scenario.kind:type_name -> writ.v1.ScenarioKind
+	7,  // 3: writ.v1.Scenario.principal:type_name -> writ.v1.Principal
+	8,  // 4: writ.v1.Scenario.start_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: writ.v1.Scenario.steps:type_name -> writ.v1.ScenarioStep
+	6,  // 6: writ.v1.ScenarioStep.call:type_name -> writ.v1.ScenarioCall
+	9,  // 7: writ.v1.ScenarioStep.advance:type_name -> google.protobuf.Duration
+	7,  // 8: writ.v1.ScenarioStep.become:type_name -> writ.v1.Principal
+	5,  // 9: writ.v1.ScenarioStep.begin:type_name -> writ.v1.ScenarioSession
+	10, // 10: writ.v1.ScenarioCall.args:type_name -> writ.v1.Json
+	10, // 11: writ.v1.ScenarioCall.result:type_name -> writ.v1.Json
+	11, // 12: writ.v1.ScenarioCall.want:type_name -> writ.v1.Expectation
+	1,  // 13: writ.v1.ScenarioCall.human:type_name -> writ.v1.Human
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_scenario_proto_init() }
