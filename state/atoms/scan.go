@@ -161,7 +161,11 @@ func readID(text string) []Token {
 	if len(text) < 2 || !strings.ContainsAny(text, "0123456789") {
 		return nil
 	}
-	return []Token{{ID, strings.ToLower(strings.TrimPrefix(text, "#"))}}
+	name := strings.ToLower(strings.TrimPrefix(text, "#"))
+	if number, ok := decimal(name); ok && plain.MatchString(name) {
+		return []Token{{ID, name}, {Number, number}}
+	}
+	return []Token{{ID, name}}
 }
 
 // readDate reads 2026-05-01, 01.05.2026 (the day first) and 05/01/2026, which says
