@@ -102,6 +102,8 @@ type workshopOptions struct {
 	executions int
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
+	// files are further files of the bundle.
+	files map[string]string
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -114,6 +116,12 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		options.executor = options.craft
 	}
 	for name, text := range workshopFiles {
+		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range options.files {
 		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)

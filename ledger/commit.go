@@ -128,7 +128,7 @@ func (l *Ledger) draftRecord(d *draft, p *pending, now time.Time) error {
 	if len(record) > MaxRecordBytes {
 		return fmt.Errorf("%w: it would have %d bytes", ErrTooLarge, len(record))
 	}
-	if l.bytes.Load()+int64(len(frames))+segmentExtra > l.room(p.entry.Kind) {
+	if l.bytes.Load()+int64(len(frames))+segmentExtra > l.room(&p.entry) {
 		return fmt.Errorf("%w: %d of %d bytes", ErrFull, l.bytes.Load(), l.opts.MaxBytes)
 	}
 	endFrame(frames, start)
@@ -139,10 +139,12 @@ func (l *Ledger) draftRecord(d *draft, p *pending, now time.Time) error {
 	return nil
 }
 
-// room is how far records of a kind may fill the ledger: decisions leave a
-// sixteenth, so that what was decided gets its outcome.
-func (l *Ledger) room(k writv1.RecordKind) int64 {
-	if k == writv1.RecordKind_RECORD_KIND_DECISION {
+// room is how far a record may fill the ledger: decisions, and what callers have
+// recorded besides, leave a sixteenth, so that what was decided gets its outcome.
+func (l *Ledger) room(e *Entry) int64 {
+	switch {
+	case e.Kind == writv1.RecordKind_RECORD_KIND_DECISION, e.Kind == writv1.RecordKind_RECORD_KIND_SESSION,
+		e.Kind == writv1.RecordKind_RECORD_KIND_OBSERVATION && len(e.DecisionID) == 0:
 		return l.opts.MaxBytes - l.opts.MaxBytes/16
 	}
 	return l.opts.MaxBytes

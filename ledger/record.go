@@ -118,6 +118,10 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.BundleRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_END:
 		return (*writv1.EndRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_SESSION:
+		return (*writv1.SessionRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
+		return (*writv1.ObservationRecord)(nil)
 	default:
 		return nil
 	}

@@ -137,8 +137,13 @@ func newStage(t testing.TB, executor play) *stage {
 
 func newStageFor(t testing.TB, executor play, who toolservice.Identifier) *stage {
 	t.Helper()
+	return newStageOf(t, bundleFiles, executor, who)
+}
+
+func newStageOf(t testing.TB, files map[string]string, executor play, who toolservice.Identifier) *stage {
+	t.Helper()
 	s := &stage{t: t, served: make(chan error, 1)}
-	s.startAgent(executor)
+	s.startAgent(files, executor)
 	var err error
 	s.server, err = toolservice.NewServer(toolservice.Options{
 		Agent: s.agent, Identity: who, Credentials: identity.PeerCredentials(), BodyBytes: bodyBytes,
@@ -175,10 +180,10 @@ func (s *stage) stop() {
 	}
 }
 
-func (s *stage) startAgent(executor play) {
+func (s *stage) startAgent(files map[string]string, executor play) {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	for name, text := range bundleFiles {
+	for name, text := range files {
 		path := filepath.Join(dir, "bundle", filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			s.t.Fatal(err)
