@@ -198,9 +198,10 @@ func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.Observat
 	}
 	said := ad.agent.said(ad.session)
 	hasher := ad.hasher()
+	selected, named := sessions.Selects(hasher, ad.needs.Leaves, ad.facts.GetValues(), said)
 	return sessions.Observation(hasher, ad.bundle.Observed(tool, sessions.Observed{
 		Session: ad.session, Tenant: ad.request.Principal.GetTenant(), Time: ad.agent.options.Clock(), JSON: whole,
-		Selected: sessions.Selects(hasher, ad.needs.Leaves, ad.facts.GetValues(), said),
+		Selected: selected, Named: named,
 		Carried:  ad.needs.Leaves, Labels: ad.facts.GetValues(),
 	}), said)
 }

@@ -46,6 +46,12 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
+		switch rapid.IntRange(0, 4).Draw(t, "other") {
+		case 0:
+			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
+		case 1:
+			add(writv1.RecordKind_RECORD_KIND_OBSERVATION, nil, observationDrawn(t, now))
+		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
 		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
 		open = append(open, id)
@@ -53,10 +59,40 @@ func history(t *rapid.T) []*writv1.Record {
 	return records
 }
 
+// sessionOf is one of a few sessions, which all are of one principal.
+func sessionOf(t *rapid.T) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, 8), rapid.Uint64Range(1, 3).Draw(t, "session"))
+}
+
+func sessionDrawn(t *rapid.T, now time.Time) *writv1.SessionRecord {
+	out := &writv1.SessionRecord{
+		Session: sessionOf(t), Event: writv1.SessionEvent_SESSION_EVENT_END, Principal: &writv1.Principal{User: "ann", Tenant: "acme"}, Time: timestamppb.New(now),
+	}
+	if rapid.Bool().Draw(t, "begins") {
+		out.Session = binary.BigEndian.AppendUint64(make([]byte, 8), rapid.Uint64Min(10).Draw(t, "new"))
+		out.Event, out.ExpireTime = writv1.SessionEvent_SESSION_EVENT_BEGIN, timestamppb.New(now.Add(time.Hour))
+		out.TokenDigest = append(out.GetSession(), out.GetSession()...)
+	}
+	return out
+}
+
+func observationDrawn(t *rapid.T, now time.Time) *writv1.ObservationRecord {
+	return &writv1.ObservationRecord{
+		Session: sessionOf(t), Source: rapid.SampledFrom([]string{"user", "tool:a"}).Draw(t, "source"), Time: timestamppb.New(now), AtomsVersion: 1,
+		Objects: 1, Untrusted: rapid.Bool().Draw(t, "untrusted"), Groups: []*writv1.ObservedGroup{{
+			Trust: rapid.SampledFrom([]writv1.Trust{writv1.Trust_TRUST_TRUSTED, writv1.Trust_TRUST_UNTRUSTED}).Draw(t, "trust"),
+			Atoms: binary.BigEndian.AppendUint64(nil, rapid.Uint64Range(1, 5).Draw(t, "atom")),
+		}},
+	}
+}
+
 func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 	out := &writv1.DecisionRecord{
 		Identity: make([]byte, 32), Facts: &writv1.Facts{Time: timestamppb.New(now)},
 		Decision: &writv1.Decision{Verdict: writv1.Verdict_VERDICT_ALLOW},
+	}
+	if rapid.Bool().Draw(t, "in a session") {
+		out.Session, out.Tool, out.Principal = sessionOf(t), "t", &writv1.Principal{User: "ann", Tenant: "acme"}
 	}
 	if rapid.Bool().Draw(t, "keyed") {
 		out.IdempotencyDigest = binary.BigEndian.AppendUint64(make([]byte, 24), rapid.Uint64Range(1, 8).Draw(t, "key"))

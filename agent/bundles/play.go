@@ -271,9 +271,10 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 		outcome.State = writv1.OutcomeState_OUTCOME_STATE_FAILED
 	} else {
 		outcome.Kept = p.bundle.KeptResult(tool, response)
+		selected, named := sessions.Selects(hasher, needs.Leaves, made.Facts.GetValues(), p.said)
 		p.sessions.Observe(sessions.Observation(hasher, p.bundle.Observed(tool, sessions.Observed{
 			Session: p.session, Tenant: p.principal.GetTenant(), Time: p.now, JSON: response,
-			Selected: sessions.Selects(hasher, needs.Leaves, made.Facts.GetValues(), p.said),
+			Selected: selected, Named: named,
 			Carried:  needs.Leaves, Labels: made.Facts.GetValues(),
 		}), p.said))
 	}

@@ -382,7 +382,7 @@ func (p provenanceValue) untrusted() bool {
 }
 
 func (p provenanceValue) ofRequest() bool {
-	return p.all(func(l *writv1.ValueProvenance) bool { return l.GetOfRequest() || saidByUser(l) })
+	return p.all(func(l *writv1.ValueProvenance) bool { return trustedLabel(l) && (l.GetOfRequest() || saidByUser(l)) })
 }
 
 func (p provenanceValue) from(source string) bool {

@@ -99,7 +99,7 @@ func (e *evaluation) demand(d *demand, leaf *atoms.Leaf, groups map[group][]memb
 		return
 	}
 	disposition := d.otherwise
-	if label != nil && label.GetTrust() == writv1.Trust_TRUST_UNTRUSTED {
+	if label != nil && label.GetTrust() == writv1.Trust_TRUST_UNTRUSTED && !label.GetOfRequest() {
 		disposition = d.untrusted
 	}
 	e.dispose(disposition, leaf.Path, fault)

@@ -140,12 +140,14 @@ var (
 		"needs-approval": writv1.Verdict_VERDICT_NEEDS_APPROVAL,
 	}
 	recordKinds = map[string]writv1.RecordKind{
-		"start":     writv1.RecordKind_RECORD_KIND_START,
-		"decision":  writv1.RecordKind_RECORD_KIND_DECISION,
-		"outcome":   writv1.RecordKind_RECORD_KIND_OUTCOME,
-		"heartbeat": writv1.RecordKind_RECORD_KIND_HEARTBEAT,
-		"bundle":    writv1.RecordKind_RECORD_KIND_BUNDLE,
-		"end":       writv1.RecordKind_RECORD_KIND_END,
+		"start":       writv1.RecordKind_RECORD_KIND_START,
+		"decision":    writv1.RecordKind_RECORD_KIND_DECISION,
+		"outcome":     writv1.RecordKind_RECORD_KIND_OUTCOME,
+		"heartbeat":   writv1.RecordKind_RECORD_KIND_HEARTBEAT,
+		"bundle":      writv1.RecordKind_RECORD_KIND_BUNDLE,
+		"end":         writv1.RecordKind_RECORD_KIND_END,
+		"session":     writv1.RecordKind_RECORD_KIND_SESSION,
+		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
 	}
 )
 

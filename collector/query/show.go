@@ -115,6 +115,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.line("reason", v.reason())
 	s.line("decided by", name(d.GetOrigin(), "DECISION_ORIGIN_"))
 	s.line("tool", d.GetTool())
+	s.line("effect", name(d.GetToolEffect(), "TOOL_EFFECT_"))
 	s.line("surface", name(d.GetSurface(), "SURFACE_"))
 	s.line("upstream", d.GetUpstream())
 	s.line("user", d.GetPrincipal().GetUser())
@@ -122,6 +123,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.list("roles", d.GetPrincipal().GetRoles())
 	s.line("tenant", d.GetPrincipal().GetTenant())
 	s.line("approval id", d.GetApprovalId())
+	s.line("session", labelled("", d.GetSession()))
 	s.line("earlier decision", labelled("", d.GetEarlierDecisionId()))
 	s.json("arguments", d.GetArguments())
 	s.commitments(v.record)
@@ -190,7 +192,12 @@ func (s *sheet) todo(d *writv1.Decision) {
 		s.line("obligation", "redact "+redact.GetPath()+" ("+name(redact.GetSensitivity(), "SENSITIVITY_")+")")
 	}
 	for _, e := range d.GetEffects() {
-		s.reserve("reserves", e.GetReserve())
+		if e.GetReserve() != nil {
+			s.reserve("reserves", e.GetReserve())
+		}
+		if keep := e.GetKeep(); keep != nil {
+			s.escaped("keeps", word(keep.GetPath())+" = "+printable(keep.GetValue()))
+		}
 	}
 }
 
@@ -212,6 +219,10 @@ func (s *sheet) facts(f *writv1.Facts) {
 	}
 	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))
 	s.line("observed definition", f.GetPin().GetObservedDigest())
+	s.session(f.GetSession())
+	for _, v := range f.GetValues() {
+		s.escaped("value", word(v.GetPath())+": "+provenance(v))
+	}
 }
 
 // claims writes what the planner said of the call.
@@ -257,6 +268,9 @@ func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
 	s.json("result", o.GetResult())
 	s.commitments(v.record)
 	s.list("redacted", o.GetRedactions())
+	for _, keep := range o.GetKept() {
+		s.escaped("keeps", word(keep.GetPath())+" = "+printable(keep.GetValue()))
+	}
 	for _, r := range o.GetGivenBack() {
 		s.reserve("given back", r)
 	}

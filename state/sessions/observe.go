@@ -53,8 +53,9 @@ type Observed struct {
 	JSON []byte
 	// Worth tells what the values of a field are worth, by the field's path.
 	Worth func(field string) Worth
-	// Selected says that values of the request selected what was looked up.
-	Selected bool
+	// Selected says that values of the request selected what was looked up, and Named
+	// that there was one that did: a lookup of everything is selected and not named.
+	Selected, Named bool
 	// Carried are the values that a call which writes carried, with what is known
 	// of them.
 	Carried []atoms.Leaf
@@ -123,7 +124,7 @@ func (o *observer) leaf(leaf *atoms.Leaf) {
 	o.record.Untrusted = o.record.Untrusted || !trusted
 	o.record.Classification = max(o.record.Classification, worth.Classification)
 	key := groupKey{object: leaf.Object, trust: worth.Trust}
-	key.request = trusted && o.in.Selected && o.at(o.chosen, leaf.Object)
+	key.request = (o.in.Named || trusted && o.in.Selected) && o.at(o.chosen, leaf.Object)
 	reading := read(leaf, trusted, o.in.Source == User)
 	o.record.Truncated = o.record.Truncated || reading.Truncated
 	o.add(key, reading.Tokens)

@@ -126,8 +126,9 @@ var dated = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}([T ][0-9:.+Zz-]*)?$`)
 
 // Selects says whether the values of a lookup are of the request: each text is, or
 // consists of words of the request. Numbers that count and times do not matter, for
-// planners compute them, unless something else than the request said them.
-func Selects(h *atoms.Hasher, leaves []atoms.Leaf, labels []*writv1.ValueProvenance, said Said) bool {
+// planners compute them, unless something else than the request said them. Named says
+// that there was a value that is of the request.
+func Selects(h *atoms.Hasher, leaves []atoms.Leaf, labels []*writv1.ValueProvenance, said Said) (selected, named bool) {
 	for i := range leaves {
 		leaf := &leaves[i]
 		if leaf.Bool || leaf.Text == "" {
@@ -138,15 +139,18 @@ func Selects(h *atoms.Hasher, leaves []atoms.Leaf, labels []*writv1.ValueProvena
 		})
 		switch {
 		case at >= 0 && of(labels[at]):
+			named = true
 		case leaf.Number && len(strings.TrimLeft(leaf.Text, "-")) < leastNumber:
 		case (leaf.Number || dated.MatchString(leaf.Text)) && at < 0:
 		case leaf.Number:
-			return false
+			return false, false
 		case !spoken(h, leaf.Text, said):
-			return false
+			return false, false
+		default:
+			named = true
 		}
 	}
-	return true
+	return true, named
 }
 
 func of(l *writv1.ValueProvenance) bool {

@@ -97,7 +97,7 @@ func (s *session) heldSteps(tool string, of *steps) []*writv1.HeldSession {
 func (v *value) held(atom uint64) *writv1.HeldValue {
 	out := &writv1.HeldValue{
 		Atom: atom, Sources: v.sources, Trusted: v.trusted, Carried: v.carried, OfRequest: v.request,
-		ForeignTenant: v.foreign, Classification: v.class, Objects: v.objects,
+		ForeignTenant: v.foreign, Named: v.named, Classification: v.class, Objects: v.objects,
 	}
 	if !v.at.IsZero() {
 		out.TrustedTime = timestamppb.New(v.at)
@@ -124,7 +124,7 @@ func (m *Machine) Restore(part *writv1.HeldSession) error {
 	for _, held := range part.GetValues() {
 		v := &value{
 			sources: held.GetSources(), trusted: held.GetTrusted(), carried: held.GetCarried(), request: held.GetOfRequest(),
-			foreign: held.GetForeignTenant(), class: held.GetClassification(), objects: held.GetObjects(),
+			foreign: held.GetForeignTenant(), named: held.GetNamed(), class: held.GetClassification(), objects: held.GetObjects(),
 		}
 		if held.GetTrustedTime() != nil {
 			v.at = held.GetTrustedTime().AsTime()

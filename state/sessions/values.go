@@ -34,6 +34,8 @@ type value struct {
 	// what comes back of it later is no more trusted than it was.
 	carried bool
 	request bool
+	// named is set while only untrusted sources say it: one is what the request named.
+	named   bool
 	foreign bool
 	class   writv1.Classification
 	// objects are the objects of trusted lookups that hold it, the newest.
@@ -119,6 +121,7 @@ func (v *value) observe(group *writv1.ObservedGroup, source int, object uint32, 
 	v.foreign = v.foreign || group.GetForeignTenant()
 	v.class = max(v.class, group.GetClassification())
 	if group.GetTrust() != writv1.Trust_TRUST_TRUSTED || v.carried {
+		v.named = v.named || group.GetOfRequest() && group.GetTrust() != writv1.Trust_TRUST_TRUSTED
 		return
 	}
 	v.trusted = true
@@ -168,7 +171,7 @@ func (s *session) label(alternative []uint64) *writv1.ValueProvenance {
 	if len(alternative) == 0 {
 		return nil
 	}
-	joined := value{sources: 0, trusted: true, request: true}
+	joined := value{sources: 0, trusted: true, request: true, named: true}
 	all := ^uint64(0)
 	for i, atom := range alternative {
 		v, ok := s.values[atom]
@@ -179,6 +182,7 @@ func (s *session) label(alternative []uint64) *writv1.ValueProvenance {
 		all &= v.sources
 		joined.trusted = joined.trusted && v.trusted
 		joined.request = joined.request && v.request
+		joined.named = joined.named && (v.named || v.trusted && v.request)
 		joined.foreign = joined.foreign || v.foreign
 		joined.class = max(joined.class, v.class)
 		if i == 0 {
@@ -196,7 +200,7 @@ func (s *session) label(alternative []uint64) *writv1.ValueProvenance {
 // message returns a label. The user said a value only if the user said all of it.
 func (s *session) message(v *value, all uint64) *writv1.ValueProvenance {
 	out := &writv1.ValueProvenance{
-		Trust: writv1.Trust_TRUST_UNTRUSTED, Classification: v.class, ForeignTenant: v.foreign,
+		Trust: writv1.Trust_TRUST_UNTRUSTED, OfRequest: v.named, Classification: v.class, ForeignTenant: v.foreign,
 	}
 	for i, source := range s.sources {
 		if v.sources&(1<<i) != 0 && (source != User || all&(1<<i) != 0) {

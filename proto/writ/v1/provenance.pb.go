@@ -325,7 +325,8 @@ type ValueProvenance struct {
 	// did, unspecified when nobody did.
 	Trust Trust `protobuf:"varint,3,opt,name=trust,proto3,enum=writ.v1.Trust" json:"trust,omitempty"`
 	// Whether it is of this request: the user said it, or it came from a trusted
-	// lookup that values of this request selected.
+	// lookup that values of this request selected. Of an untrusted value: whether it
+	// stands in something that the request named, such as a file.
 	OfRequest bool `protobuf:"varint,4,opt,name=of_request,json=ofRequest,proto3" json:"of_request,omitempty"`
 	// The objects of trusted lookups that hold it, for values that must belong
 	// together: the newest 16.
@@ -803,7 +804,8 @@ type ProvenanceDemand struct {
 	Least Origin `protobuf:"varint,1,opt,name=least,proto3,enum=writ.v1.Origin" json:"least,omitempty"`
 	// What happens when it is not met. Default: DISPOSITION_NEEDS_APPROVAL.
 	Otherwise Disposition `protobuf:"varint,2,opt,name=otherwise,proto3,enum=writ.v1.Disposition" json:"otherwise,omitempty"`
-	// What happens when only untrusted sources said the value. Default: as otherwise.
+	// What happens when only untrusted sources said the value, and none of them is what
+	// the request named. Default: as otherwise.
 	Untrusted Disposition `protobuf:"varint,3,opt,name=untrusted,proto3,enum=writ.v1.Disposition" json:"untrusted,omitempty"`
 	// Fields of a request with the same object name must come from one and the same
 	// object of trusted lookups, unless the user said the value. Empty: none.

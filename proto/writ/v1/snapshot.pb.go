@@ -570,7 +570,9 @@ type HeldValue struct {
 	// The objects that hold it.
 	Objects []uint32 `protobuf:"varint,8,rep,packed,name=objects,proto3" json:"objects,omitempty"`
 	// When a trusted source last said it.
-	TrustedTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=trusted_time,json=trustedTime,proto3" json:"trusted_time,omitempty"`
+	TrustedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=trusted_time,json=trustedTime,proto3" json:"trusted_time,omitempty"`
+	// Whether an untrusted source said it that the request named.
+	Named         bool `protobuf:"varint,10,opt,name=named,proto3" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -666,6 +668,13 @@ func (x *HeldValue) GetTrustedTime() *timestamppb.Timestamp {
 		return x.TrustedTime
 	}
 	return nil
+}
+
+func (x *HeldValue) GetNamed() bool {
+	if x != nil {
+		return x.Named
+	}
+	return false
 }
 
 // HeldAdmission is an admission that has no outcome yet or holds an idempotency key.
@@ -817,7 +826,7 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"decisionId\x12!\n" +
 	"\x04step\x18\x02 \x01(\v2\r.writ.v1.StepR\x04step\x12\x12\n" +
-	"\x04open\x18\x03 \x01(\bR\x04open\"\xe1\x02\n" +
+	"\x04open\x18\x03 \x01(\bR\x04open\"\xf7\x02\n" +
 	"\tHeldValue\x12\x12\n" +
 	"\x04atom\x18\x01 \x01(\x06R\x04atom\x12\x18\n" +
 	"\asources\x18\x02 \x01(\x04R\asources\x12\x18\n" +
@@ -828,7 +837,9 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\x0eforeign_tenant\x18\x06 \x01(\bR\rforeignTenant\x12I\n" +
 	"\x0eclassification\x18\a \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x12\"\n" +
 	"\aobjects\x18\b \x03(\rB\b\xbaH\x05\x92\x01\x02\x10\x10R\aobjects\x12=\n" +
-	"\ftrusted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\"\xdb\x02\n" +
+	"\ftrusted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\x12\x14\n" +
+	"\x05named\x18\n" +
+	" \x01(\bR\x05named\"\xdb\x02\n" +
 	"\rHeldAdmission\x12(\n" +
 	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"decisionId\x126\n" +
