@@ -29,6 +29,7 @@ type demand struct {
 	least     writv1.Origin
 	otherwise writv1.Disposition
 	untrusted writv1.Disposition
+	named     writv1.Disposition
 	object    string
 	fresh     time.Duration
 }
@@ -39,6 +40,7 @@ func newDemand(field string, p *writv1.ProvenanceDemand) demand {
 		otherwise: cmp.Or(p.GetOtherwise(), writv1.Disposition_DISPOSITION_NEEDS_APPROVAL),
 	}
 	d.untrusted = cmp.Or(p.GetUntrusted(), d.otherwise)
+	d.named = cmp.Or(p.GetNamed(), d.otherwise)
 	return d
 }
 
@@ -98,11 +100,19 @@ func (e *evaluation) demand(d *demand, leaf *atoms.Leaf, groups map[group][]memb
 	if fault == "" {
 		return
 	}
-	disposition := d.otherwise
-	if label != nil && label.GetTrust() == writv1.Trust_TRUST_UNTRUSTED && !label.GetOfRequest() {
-		disposition = d.untrusted
+	e.dispose(d.disposition(label), leaf.Path, fault)
+}
+
+// disposition is what happens with a value that does not meet the demand.
+func (d *demand) disposition(label *writv1.ValueProvenance) writv1.Disposition {
+	switch {
+	case label.GetTrust() != writv1.Trust_TRUST_UNTRUSTED:
+		return d.otherwise
+	case label.GetOfRequest():
+		return d.named
+	default:
+		return d.untrusted
 	}
-	e.dispose(disposition, leaf.Path, fault)
 }
 
 // dispose leaves the check of a demand that is not met.

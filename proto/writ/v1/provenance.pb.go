@@ -812,7 +812,10 @@ type ProvenanceDemand struct {
 	Object string `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
 	// How long after a trusted source last said it the value counts. Absent: as long
 	// as the session.
-	Fresh         *durationpb.Duration `protobuf:"bytes,5,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Fresh *durationpb.Duration `protobuf:"bytes,5,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	// What happens when only untrusted sources said the value, and one of them is
+	// something that the request named, such as a file. Default: as otherwise.
+	Named         Disposition `protobuf:"varint,6,opt,name=named,proto3,enum=writ.v1.Disposition" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -882,6 +885,13 @@ func (x *ProvenanceDemand) GetFresh() *durationpb.Duration {
 	return nil
 }
 
+func (x *ProvenanceDemand) GetNamed() Disposition {
+	if x != nil {
+		return x.Named
+	}
+	return Disposition_DISPOSITION_UNSPECIFIED
+}
+
 var File_writ_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_writ_v1_provenance_proto_rawDesc = "" +
@@ -931,14 +941,15 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"SinkPolicy\x12;\n" +
 	"\acarries\x18\x01 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\acarries\x12<\n" +
 	"\totherwise\x18\x02 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\totherwise\x12;\n" +
-	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\"\xb9\x02\n" +
+	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\"\xef\x02\n" +
 	"\x10ProvenanceDemand\x121\n" +
 	"\x05least\x18\x01 \x01(\x0e2\x0f.writ.v1.OriginB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05least\x12<\n" +
 	"\totherwise\x18\x02 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\totherwise\x12<\n" +
 	"\tuntrusted\x18\x03 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\tuntrusted\x125\n" +
 	"\x06object\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x18@2\x14^([a-z][a-z0-9_]*)?$R\x06object\x12?\n" +
-	"\x05fresh\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\x05fresh*k\n" +
+	"\x05fresh\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\x05fresh\x124\n" +
+	"\x05named\x18\x06 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05named*k\n" +
 	"\x0eSecretHandling\x12\x1f\n" +
 	"\x1bSECRET_HANDLING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SECRET_HANDLING_KEEP_IN\x10\x01\x12\x1b\n" +
@@ -1012,11 +1023,12 @@ var file_writ_v1_provenance_proto_depIdxs = []int32{
 	2,  // 14: writ.v1.ProvenanceDemand.otherwise:type_name -> writ.v1.Disposition
 	2,  // 15: writ.v1.ProvenanceDemand.untrusted:type_name -> writ.v1.Disposition
 	12, // 16: writ.v1.ProvenanceDemand.fresh:type_name -> google.protobuf.Duration
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	2,  // 17: writ.v1.ProvenanceDemand.named:type_name -> writ.v1.Disposition
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_provenance_proto_init() }
