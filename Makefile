@@ -130,6 +130,10 @@ kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in ever
 fuzz: ## Run each fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)
 
+.PHONY: eval
+eval: ## Play the proof corpus and report what came of it
+	@go run ./internal/eval testdata/eval/*
+
 .PHONY: bench
 bench: envoy build ## Measure against servers that do nothing; JSON=file and DOC=file write the results there
 	$(GO_BUILD) -o bin/bench ./internal/bench

@@ -202,7 +202,7 @@ func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.Observat
 	return sessions.Observation(hasher, ad.bundle.Observed(tool, sessions.Observed{
 		Session: ad.session, Tenant: ad.request.Principal.GetTenant(), Time: ad.agent.options.Clock(), JSON: whole,
 		Selected: selected, Named: named,
-		Carried:  ad.needs.Leaves, Labels: ad.facts.GetValues(),
+		Carried: ad.needs.Leaves, Labels: ad.facts.GetValues(),
 	}), said)
 }
 

@@ -275,7 +275,7 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 		p.sessions.Observe(sessions.Observation(hasher, p.bundle.Observed(tool, sessions.Observed{
 			Session: p.session, Tenant: p.principal.GetTenant(), Time: p.now, JSON: response,
 			Selected: selected, Named: named,
-			Carried:  needs.Leaves, Labels: made.Facts.GetValues(),
+			Carried: needs.Leaves, Labels: made.Facts.GetValues(),
 		}), p.said))
 	}
 	var id [16]byte

@@ -42,4 +42,3 @@ func TestEveryScenarioOfTheCorpusComesOutAsItSays(t *testing.T) {
 		})
 	}
 }
-

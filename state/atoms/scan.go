@@ -218,9 +218,18 @@ func readLongDate(text string) []Token {
 
 // months are the names of months, by how they begin.
 var months = [12][]string{
-	{"jan", "ene", "gen", "sty"}, {"feb", "fév", "fev", "lut"}, {"mar", "mär", "maa", "mrt"}, {"apr", "avr", "abr", "kwi"},
-	{"may", "mai", "mag", "mei", "maj"}, {"jun", "jui", "giu", "cze"}, {"jul", "juil", "lug", "lip"},
-	{"aug", "aoû", "ago", "sie"}, {"sep", "set", "wrz"}, {"oct", "okt", "ott", "out", "paź"}, {"nov", "lis"}, {"dec", "dez", "déc", "dic", "gru"},
+	{"jan", "ene", "gen", "sty"},
+	{"feb", "fév", "fev", "lut"},
+	{"mar", "mär", "maa", "mrt"},
+	{"apr", "avr", "abr", "kwi"},
+	{"may", "mai", "mag", "mei", "maj"},
+	{"jun", "jui", "giu", "cze"},
+	{"jul", "juil", "lug", "lip"},
+	{"aug", "aoû", "ago", "sie"},
+	{"sep", "set", "wrz"},
+	{"oct", "okt", "ott", "out", "paź"},
+	{"nov", "lis"},
+	{"dec", "dez", "déc", "dic", "gru"},
 }
 
 func monthOf(word string) int {

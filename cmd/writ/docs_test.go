@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/writ-dev/writ/agent/bundles"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+// fileBlock is a code block of a page that is a file of the page's bundle.
+var fileBlock = regexp.MustCompile("(?s)\n```[a-z]+\n(?:#|//) file: ([^\n]+)\n(.*?\n)```")
+
+func TestTheBundleOfTheProvenancePagePlaysItsScenarios(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/provenance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, file := range fileBlock.FindAllSubmatch(text, -1) {
+		path := filepath.Join(dir, filepath.FromSlash(string(file[1])))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, file[2], 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loaded, err := bundles.Load(t.Context(), dir, bundles.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	played := bundles.PlayAll(loaded.Bundle, loaded.Plays, writv1.Human_HUMAN_UNSPECIFIED, time.Now)
+	if len(played) != 3 {
+		t.Errorf("%d scenarios, want 3", len(played))
+	}
+	for _, p := range played {
+		for _, difference := range p.Differences {
+			t.Errorf("%s: %s", p.Scenario.GetName(), difference)
+		}
+	}
+}
