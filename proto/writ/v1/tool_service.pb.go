@@ -260,7 +260,7 @@ type AuthorizeRequest struct {
 	// The call.
 	Envelope *Envelope `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
 	// Key under which the call is released at most once, in the scope of tenant,
-	// principal and tool. Empty: every request is a call of its own.
+	// principal, session and tool. Empty: every request is a call of its own.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
