@@ -155,7 +155,9 @@ type SessionSummary struct {
 	// call's tool asks for, oldest first; the newest 64.
 	Steps []*Step `protobuf:"bytes,9,rep,name=steps,proto3" json:"steps,omitempty"`
 	// How many calls of those tools were allowed in all.
-	StepCounts    []*StepCount `protobuf:"bytes,10,rep,name=step_counts,json=stepCounts,proto3" json:"step_counts,omitempty"`
+	StepCounts []*StepCount `protobuf:"bytes,10,rep,name=step_counts,json=stepCounts,proto3" json:"step_counts,omitempty"`
+	// The run of a workflow that the session is in. Absent: none.
+	Run           *RunSummary `protobuf:"bytes,11,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +262,124 @@ func (x *SessionSummary) GetStepCounts() []*StepCount {
 	return nil
 }
 
+func (x *SessionSummary) GetRun() *RunSummary {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// RunSummary is what a decision reads of the run that a session is in: one carrying
+// out of a workflow's contract.
+type RunSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run, 16 bytes.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the contract: the workflow.
+	Contract string `protobuf:"bytes,2,opt,name=contract,proto3" json:"contract,omitempty"`
+	// The feature that the contract is part of.
+	Feature string `protobuf:"bytes,3,opt,name=feature,proto3" json:"feature,omitempty"`
+	// The intent that it was begun with.
+	Intent string `protobuf:"bytes,4,opt,name=intent,proto3" json:"intent,omitempty"`
+	// When it began.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// Its inputs in canonical JSON.
+	Inputs []byte `protobuf:"bytes,6,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	// How many calls of each tool were allowed in it, those apart that came to nothing.
+	Counts []*StepCount `protobuf:"bytes,7,rep,name=counts,proto3" json:"counts,omitempty"`
+	// The tools of those calls among them that the contract's order speaks of, oldest
+	// first.
+	Path          []string `protobuf:"bytes,8,rep,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunSummary) Reset() {
+	*x = RunSummary{}
+	mi := &file_writ_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunSummary) ProtoMessage() {}
+
+func (x *RunSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunSummary.ProtoReflect.Descriptor instead.
+func (*RunSummary) Descriptor() ([]byte, []int) {
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RunSummary) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RunSummary) GetContract() string {
+	if x != nil {
+		return x.Contract
+	}
+	return ""
+}
+
+func (x *RunSummary) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *RunSummary) GetIntent() string {
+	if x != nil {
+		return x.Intent
+	}
+	return ""
+}
+
+func (x *RunSummary) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *RunSummary) GetInputs() []byte {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *RunSummary) GetCounts() []*StepCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *RunSummary) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 // StepCount is how many calls of a tool a session was allowed.
 type StepCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -273,7 +393,7 @@ type StepCount struct {
 
 func (x *StepCount) Reset() {
 	*x = StepCount{}
-	mi := &file_writ_v1_session_proto_msgTypes[1]
+	mi := &file_writ_v1_session_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +405,7 @@ func (x *StepCount) String() string {
 func (*StepCount) ProtoMessage() {}
 
 func (x *StepCount) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[1]
+	mi := &file_writ_v1_session_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +418,7 @@ func (x *StepCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
 func (*StepCount) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *StepCount) GetTool() string {
@@ -330,7 +450,7 @@ type SessionCounts struct {
 
 func (x *SessionCounts) Reset() {
 	*x = SessionCounts{}
-	mi := &file_writ_v1_session_proto_msgTypes[2]
+	mi := &file_writ_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +462,7 @@ func (x *SessionCounts) String() string {
 func (*SessionCounts) ProtoMessage() {}
 
 func (x *SessionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[2]
+	mi := &file_writ_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +475,7 @@ func (x *SessionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionCounts.ProtoReflect.Descriptor instead.
 func (*SessionCounts) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SessionCounts) GetCalls() uint64 {
@@ -396,7 +516,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_writ_v1_session_proto_msgTypes[3]
+	mi := &file_writ_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +528,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[3]
+	mi := &file_writ_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +541,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Step) GetTool() string {
@@ -465,7 +585,7 @@ type KeptField struct {
 
 func (x *KeptField) Reset() {
 	*x = KeptField{}
-	mi := &file_writ_v1_session_proto_msgTypes[4]
+	mi := &file_writ_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +597,7 @@ func (x *KeptField) String() string {
 func (*KeptField) ProtoMessage() {}
 
 func (x *KeptField) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[4]
+	mi := &file_writ_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +610,7 @@ func (x *KeptField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptField.ProtoReflect.Descriptor instead.
 func (*KeptField) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *KeptField) GetPath() string {
@@ -531,7 +651,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_writ_v1_session_proto_msgTypes[5]
+	mi := &file_writ_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +663,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[5]
+	mi := &file_writ_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +676,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SessionRecord) GetSession() []byte {
@@ -619,7 +739,7 @@ type LimitSet struct {
 
 func (x *LimitSet) Reset() {
 	*x = LimitSet{}
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +751,7 @@ func (x *LimitSet) String() string {
 func (*LimitSet) ProtoMessage() {}
 
 func (x *LimitSet) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +764,7 @@ func (x *LimitSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitSet.ProtoReflect.Descriptor instead.
 func (*LimitSet) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LimitSet) GetLimits() []*SessionLimit {
@@ -677,7 +797,7 @@ type SessionLimit struct {
 
 func (x *SessionLimit) Reset() {
 	*x = SessionLimit{}
-	mi := &file_writ_v1_session_proto_msgTypes[7]
+	mi := &file_writ_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +809,7 @@ func (x *SessionLimit) String() string {
 func (*SessionLimit) ProtoMessage() {}
 
 func (x *SessionLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[7]
+	mi := &file_writ_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +822,7 @@ func (x *SessionLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimit.ProtoReflect.Descriptor instead.
 func (*SessionLimit) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionLimit) GetName() string {
@@ -758,7 +878,7 @@ var File_writ_v1_session_proto protoreflect.FileDescriptor
 
 const file_writ_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x15writ/v1/session.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\"\xc7\x03\n" +
+	"\x15writ/v1/session.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\"\xee\x03\n" +
 	"\x0eSessionSummary\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\x02id\x12\x18\n" +
 	"\aambient\x18\x02 \x01(\bR\aambient\x12\x1a\n" +
@@ -771,7 +891,21 @@ const file_writ_v1_session_proto_rawDesc = "" +
 	"\x05steps\x18\t \x03(\v2\r.writ.v1.StepB\b\xbaH\x05\x92\x01\x02\x10@R\x05steps\x12>\n" +
 	"\vstep_counts\x18\n" +
 	" \x03(\v2\x12.writ.v1.StepCountB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\n" +
-	"stepCounts\"J\n" +
+	"stepCounts\x12%\n" +
+	"\x03run\x18\v \x01(\v2\x13.writ.v1.RunSummaryR\x03run\"\xd5\x02\n" +
+	"\n" +
+	"RunSummary\x12\x17\n" +
+	"\x02id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x02id\x12&\n" +
+	"\bcontract\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\bcontract\x12\"\n" +
+	"\afeature\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\afeature\x12 \n" +
+	"\x06intent\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06intent\x12A\n" +
+	"\n" +
+	"begin_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tbeginTime\x12 \n" +
+	"\x06inputs\x18\x06 \x01(\fB\b\xbaH\x05z\x03\x18\x80 R\x06inputs\x125\n" +
+	"\x06counts\x18\a \x03(\v2\x12.writ.v1.StepCountB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06counts\x12$\n" +
+	"\x04path\x18\b \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\x80\x02\"\x05r\x03\x18\x80\x01R\x04path\"J\n" +
 	"\tStepCount\x12\x1e\n" +
 	"\x04tool\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12\x1d\n" +
@@ -839,41 +973,45 @@ func file_writ_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_writ_v1_session_proto_goTypes = []any{
 	(SessionEvent)(0),             // 0: writ.v1.SessionEvent
 	(LimitScope)(0),               // 1: writ.v1.LimitScope
 	(*SessionSummary)(nil),        // 2: writ.v1.SessionSummary
-	(*StepCount)(nil),             // 3: writ.v1.StepCount
-	(*SessionCounts)(nil),         // 4: writ.v1.SessionCounts
-	(*Step)(nil),                  // 5: writ.v1.Step
-	(*KeptField)(nil),             // 6: writ.v1.KeptField
-	(*SessionRecord)(nil),         // 7: writ.v1.SessionRecord
-	(*LimitSet)(nil),              // 8: writ.v1.LimitSet
-	(*SessionLimit)(nil),          // 9: writ.v1.SessionLimit
-	(Classification)(0),           // 10: writ.v1.Classification
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Principal)(nil),             // 12: writ.v1.Principal
+	(*RunSummary)(nil),            // 3: writ.v1.RunSummary
+	(*StepCount)(nil),             // 4: writ.v1.StepCount
+	(*SessionCounts)(nil),         // 5: writ.v1.SessionCounts
+	(*Step)(nil),                  // 6: writ.v1.Step
+	(*KeptField)(nil),             // 7: writ.v1.KeptField
+	(*SessionRecord)(nil),         // 8: writ.v1.SessionRecord
+	(*LimitSet)(nil),              // 9: writ.v1.LimitSet
+	(*SessionLimit)(nil),          // 10: writ.v1.SessionLimit
+	(Classification)(0),           // 11: writ.v1.Classification
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Principal)(nil),             // 13: writ.v1.Principal
 }
 var file_writ_v1_session_proto_depIdxs = []int32{
-	10, // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
-	4,  // 1: writ.v1.SessionSummary.counts:type_name -> writ.v1.SessionCounts
-	4,  // 2: writ.v1.SessionSummary.principal_counts:type_name -> writ.v1.SessionCounts
-	5,  // 3: writ.v1.SessionSummary.steps:type_name -> writ.v1.Step
-	3,  // 4: writ.v1.SessionSummary.step_counts:type_name -> writ.v1.StepCount
-	11, // 5: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
-	6,  // 6: writ.v1.Step.fields:type_name -> writ.v1.KeptField
-	0,  // 7: writ.v1.SessionRecord.event:type_name -> writ.v1.SessionEvent
-	12, // 8: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
-	11, // 9: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
-	11, // 10: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
-	1,  // 12: writ.v1.SessionLimit.scope:type_name -> writ.v1.LimitScope
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
+	5,  // 1: writ.v1.SessionSummary.counts:type_name -> writ.v1.SessionCounts
+	5,  // 2: writ.v1.SessionSummary.principal_counts:type_name -> writ.v1.SessionCounts
+	6,  // 3: writ.v1.SessionSummary.steps:type_name -> writ.v1.Step
+	4,  // 4: writ.v1.SessionSummary.step_counts:type_name -> writ.v1.StepCount
+	3,  // 5: writ.v1.SessionSummary.run:type_name -> writ.v1.RunSummary
+	12, // 6: writ.v1.RunSummary.begin_time:type_name -> google.protobuf.Timestamp
+	4,  // 7: writ.v1.RunSummary.counts:type_name -> writ.v1.StepCount
+	12, // 8: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
+	7,  // 9: writ.v1.Step.fields:type_name -> writ.v1.KeptField
+	0,  // 10: writ.v1.SessionRecord.event:type_name -> writ.v1.SessionEvent
+	13, // 11: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
+	12, // 12: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
+	12, // 13: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 14: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
+	1,  // 15: writ.v1.SessionLimit.scope:type_name -> writ.v1.LimitScope
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_session_proto_init() }
@@ -883,14 +1021,14 @@ func file_writ_v1_session_proto_init() {
 	}
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
-	file_writ_v1_session_proto_msgTypes[7].OneofWrappers = []any{}
+	file_writ_v1_session_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_session_proto_rawDesc), len(file_writ_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
