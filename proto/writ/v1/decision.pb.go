@@ -566,6 +566,7 @@ type Effect struct {
 	//
 	//	*Effect_Reserve
 	//	*Effect_Keep
+	//	*Effect_Advance
 	Effect        isEffect_Effect `protobuf_oneof:"effect"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -626,6 +627,15 @@ func (x *Effect) GetKeep() *KeptField {
 	return nil
 }
 
+func (x *Effect) GetAdvance() *Advance {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_Advance); ok {
+			return x.Advance
+		}
+	}
+	return nil
+}
+
 type isEffect_Effect interface {
 	isEffect_Effect()
 }
@@ -640,9 +650,16 @@ type Effect_Keep struct {
 	Keep *KeptField `protobuf:"bytes,2,opt,name=keep,proto3,oneof"`
 }
 
+type Effect_Advance struct {
+	// Count the call in the run of a workflow.
+	Advance *Advance `protobuf:"bytes,4,opt,name=advance,proto3,oneof"`
+}
+
 func (*Effect_Reserve) isEffect_Effect() {}
 
 func (*Effect_Keep) isEffect_Effect() {}
+
+func (*Effect_Advance) isEffect_Effect() {}
 
 // Reserve takes an amount from a budget until the outcome is known.
 type Reserve struct {
@@ -978,10 +995,11 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12B\n" +
 	"\vsensitivity\x18\x02 \x01(\x0e2\x14.writ.v1.SensitivityB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"q\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"\x9f\x01\n" +
 	"\x06Effect\x12,\n" +
 	"\areserve\x18\x01 \x01(\v2\x10.writ.v1.ReserveH\x00R\areserve\x12(\n" +
-	"\x04keep\x18\x02 \x01(\v2\x12.writ.v1.KeptFieldH\x00R\x04keepB\x0f\n" +
+	"\x04keep\x18\x02 \x01(\v2\x12.writ.v1.KeptFieldH\x00R\x04keep\x12,\n" +
+	"\aadvance\x18\x04 \x01(\v2\x10.writ.v1.AdvanceH\x00R\aadvanceB\x0f\n" +
 	"\x06effect\x12\x05\xbaH\x02\b\x01\"\xf6\x01\n" +
 	"\aReserve\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
@@ -1061,9 +1079,10 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(Reason)(0),                   // 13: writ.v1.Reason
 	(Sensitivity)(0),              // 14: writ.v1.Sensitivity
 	(*KeptField)(nil),             // 15: writ.v1.KeptField
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*SessionSummary)(nil),        // 17: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 18: writ.v1.ValueProvenance
+	(*Advance)(nil),               // 16: writ.v1.Advance
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*SessionSummary)(nil),        // 18: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 19: writ.v1.ValueProvenance
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
@@ -1077,21 +1096,22 @@ var file_writ_v1_decision_proto_depIdxs = []int32{
 	14, // 8: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
 	9,  // 9: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
 	15, // 10: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	16, // 11: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	2,  // 12: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	16, // 13: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	11, // 14: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	12, // 15: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	17, // 16: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	18, // 17: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	2,  // 18: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	16, // 19: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	3,  // 20: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 11: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	17, // 12: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	2,  // 13: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	17, // 14: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	11, // 15: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	12, // 16: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	18, // 17: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	19, // 18: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	2,  // 19: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	17, // 20: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	3,  // 21: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1109,6 +1129,7 @@ func file_writ_v1_decision_proto_init() {
 	file_writ_v1_decision_proto_msgTypes[4].OneofWrappers = []any{
 		(*Effect_Reserve)(nil),
 		(*Effect_Keep)(nil),
+		(*Effect_Advance)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -246,9 +246,12 @@ type Grant struct {
 	// CEL expression of type bool over args, principal, claimed, tool and now.
 	// Absent: always. When it cannot be evaluated, a grant that allows does not
 	// match and a grant that denies does.
-	Condition     string `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Condition string `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Whether a grant that allows also counts outside any workflow. In a bundle without
+	// contracts every grant does.
+	OutsideContracts bool `protobuf:"varint,7,opt,name=outside_contracts,json=outsideContracts,proto3" json:"outside_contracts,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
@@ -321,6 +324,13 @@ func (x *Grant) GetCondition() string {
 		return x.Condition
 	}
 	return ""
+}
+
+func (x *Grant) GetOutsideContracts() bool {
+	if x != nil {
+		return x.OutsideContracts
+	}
+	return false
 }
 
 // PrincipalSelector matches principals. Every list that is not empty must match;
@@ -550,7 +560,7 @@ const file_writ_v1_grant_proto_rawDesc = "" +
 	"\n" +
 	"\x13writ/v1/grant.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\"@\n" +
 	"\bGrantSet\x124\n" +
-	"\x06grants\x18\x01 \x03(\v2\x0e.writ.v1.GrantB\f\xbaH\t\x92\x01\x06\b\x01\x10\xa0\x9c\x01R\x06grants\"\xef\x02\n" +
+	"\x06grants\x18\x01 \x03(\v2\x0e.writ.v1.GrantB\f\xbaH\t\x92\x01\x06\b\x01\x10\xa0\x9c\x01R\x06grants\"\x9c\x03\n" +
 	"\x05Grant\x12=\n" +
 	"\x04name\x18\x01 \x01(\tB)\xbaH&r$\x18\x80\x012\x1f^[A-Za-z0-9][A-Za-z0-9_.:/@-]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x128\n" +
@@ -560,7 +570,8 @@ const file_writ_v1_grant_proto_rawDesc = "" +
 	"principals\x18\x04 \x01(\v2\x1a.writ.v1.PrincipalSelectorR\n" +
 	"principals\x12]\n" +
 	"\x05tools\x18\x05 \x03(\tBG\xbaHD\x92\x01A\b\x01\x10\x80\b\x18\x01\"8r6\x18\x80\x0121^(\\*|[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*(\\.\\*)?)$R\x05tools\x12&\n" +
-	"\tcondition\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\tcondition\"\xcf\x01\n" +
+	"\tcondition\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\tcondition\x12+\n" +
+	"\x11outside_contracts\x18\a \x01(\bR\x10outsideContracts\"\xcf\x01\n" +
 	"\x11PrincipalSelector\x122\n" +
 	"\tworkloads\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\ar\x05\x10\x01\x18\x80\x10R\tworkloads\x12*\n" +
 	"\x05users\x18\x02 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x90N\x18\x01\"\ar\x05\x10\x01\x18\x80\x02R\x05users\x12*\n" +

@@ -128,6 +128,36 @@ const (
 	// The call speaks of another tenant than the principal's.
 	// Mended by: The caller: act within the tenant.
 	Reason_REASON_GRANT_TENANT_ISOLATION Reason = 62
+	// What grants the call counts in a workflow only, and the session is in none.
+	// Mended by: The caller: begin a workflow; the operator: say outside_contracts in the grant.
+	Reason_REASON_CONTRACT_REQUIRED Reason = 70
+	// The workflow does not permit the tool.
+	// Mended by: The caller: carry out the workflow with the tools it permits.
+	Reason_REASON_CONTRACT_TOOL Reason = 71
+	// The workflow does not permit the tool at this point.
+	// Mended by: The caller: make the calls that come before it.
+	Reason_REASON_CONTRACT_ORDER Reason = 72
+	// The workflow permits no further call of the tool.
+	// Mended by: The caller: end the workflow.
+	Reason_REASON_CONTRACT_TOO_OFTEN Reason = 73
+	// What the workflow demands of the call does not hold, or cannot be evaluated.
+	// Mended by: The caller: what the check says.
+	Reason_REASON_CONTRACT_CONDITION Reason = 74
+	// The workflow does not let the principal retrieve this, or this much.
+	// Mended by: The caller: ask for less, or of another source.
+	Reason_REASON_CONTRACT_SOURCE Reason = 75
+	// Something has come of the run that must not.
+	// Mended by: The caller: end the workflow; a human should look.
+	Reason_REASON_CONTRACT_UNACCEPTABLE Reason = 76
+	// The bundle has no such workflow.
+	// Mended by: The caller: name one that there is; the operator: add it to the bundle.
+	Reason_REASON_CONTRACT_UNKNOWN Reason = 77
+	// The workflow may not be begun for this, or not by the principal.
+	// Mended by: The caller: name one of its intents; the operator: add the principal.
+	Reason_REASON_CONTRACT_INTENT Reason = 78
+	// The session is in a run already, or in none.
+	// Mended by: The caller: end the run, or begin one.
+	Reason_REASON_CONTRACT_RUN Reason = 79
 	// A named check of the bundle does not hold.
 	// Mended by: The caller: change what the check names.
 	Reason_REASON_CONDITION_CHECK_FAILED Reason = 80
@@ -278,6 +308,16 @@ var (
 		60:  "REASON_GRANT_MISSING",
 		61:  "REASON_GRANT_DENIED",
 		62:  "REASON_GRANT_TENANT_ISOLATION",
+		70:  "REASON_CONTRACT_REQUIRED",
+		71:  "REASON_CONTRACT_TOOL",
+		72:  "REASON_CONTRACT_ORDER",
+		73:  "REASON_CONTRACT_TOO_OFTEN",
+		74:  "REASON_CONTRACT_CONDITION",
+		75:  "REASON_CONTRACT_SOURCE",
+		76:  "REASON_CONTRACT_UNACCEPTABLE",
+		77:  "REASON_CONTRACT_UNKNOWN",
+		78:  "REASON_CONTRACT_INTENT",
+		79:  "REASON_CONTRACT_RUN",
 		80:  "REASON_CONDITION_CHECK_FAILED",
 		81:  "REASON_CONDITION_CHECK_ERROR",
 		82:  "REASON_CONDITION_CLAIM_MISMATCH",
@@ -349,6 +389,16 @@ var (
 		"REASON_GRANT_MISSING":                  60,
 		"REASON_GRANT_DENIED":                   61,
 		"REASON_GRANT_TENANT_ISOLATION":         62,
+		"REASON_CONTRACT_REQUIRED":              70,
+		"REASON_CONTRACT_TOOL":                  71,
+		"REASON_CONTRACT_ORDER":                 72,
+		"REASON_CONTRACT_TOO_OFTEN":             73,
+		"REASON_CONTRACT_CONDITION":             74,
+		"REASON_CONTRACT_SOURCE":                75,
+		"REASON_CONTRACT_UNACCEPTABLE":          76,
+		"REASON_CONTRACT_UNKNOWN":               77,
+		"REASON_CONTRACT_INTENT":                78,
+		"REASON_CONTRACT_RUN":                   79,
 		"REASON_CONDITION_CHECK_FAILED":         80,
 		"REASON_CONDITION_CHECK_ERROR":          81,
 		"REASON_CONDITION_CLAIM_MISMATCH":       82,
@@ -421,7 +471,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xca\x11\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xeb\x13\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -454,7 +504,17 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x1eREASON_SCHEMA_RESPONSE_INVALID\x107\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10<\x12\x17\n" +
 	"\x13REASON_GRANT_DENIED\x10=\x12!\n" +
-	"\x1dREASON_GRANT_TENANT_ISOLATION\x10>\x12!\n" +
+	"\x1dREASON_GRANT_TENANT_ISOLATION\x10>\x12\x1c\n" +
+	"\x18REASON_CONTRACT_REQUIRED\x10F\x12\x18\n" +
+	"\x14REASON_CONTRACT_TOOL\x10G\x12\x19\n" +
+	"\x15REASON_CONTRACT_ORDER\x10H\x12\x1d\n" +
+	"\x19REASON_CONTRACT_TOO_OFTEN\x10I\x12\x1d\n" +
+	"\x19REASON_CONTRACT_CONDITION\x10J\x12\x1a\n" +
+	"\x16REASON_CONTRACT_SOURCE\x10K\x12 \n" +
+	"\x1cREASON_CONTRACT_UNACCEPTABLE\x10L\x12\x1b\n" +
+	"\x17REASON_CONTRACT_UNKNOWN\x10M\x12\x1a\n" +
+	"\x16REASON_CONTRACT_INTENT\x10N\x12\x17\n" +
+	"\x13REASON_CONTRACT_RUN\x10O\x12!\n" +
 	"\x1dREASON_CONDITION_CHECK_FAILED\x10P\x12 \n" +
 	"\x1cREASON_CONDITION_CHECK_ERROR\x10Q\x12#\n" +
 	"\x1fREASON_CONDITION_CLAIM_MISMATCH\x10R\x12\x1f\n" +

@@ -47,20 +47,23 @@ const (
 	RecordKind_RECORD_KIND_SESSION RecordKind = 7
 	// A session came to know something; the body is an ObservationRecord.
 	RecordKind_RECORD_KIND_OBSERVATION RecordKind = 8
+	// A run of a workflow began or ended; the body is a WorkflowRecord.
+	RecordKind_RECORD_KIND_WORKFLOW RecordKind = 10
 )
 
 // Enum value maps for RecordKind.
 var (
 	RecordKind_name = map[int32]string{
-		0: "RECORD_KIND_UNSPECIFIED",
-		1: "RECORD_KIND_START",
-		2: "RECORD_KIND_DECISION",
-		3: "RECORD_KIND_OUTCOME",
-		4: "RECORD_KIND_HEARTBEAT",
-		5: "RECORD_KIND_BUNDLE",
-		6: "RECORD_KIND_END",
-		7: "RECORD_KIND_SESSION",
-		8: "RECORD_KIND_OBSERVATION",
+		0:  "RECORD_KIND_UNSPECIFIED",
+		1:  "RECORD_KIND_START",
+		2:  "RECORD_KIND_DECISION",
+		3:  "RECORD_KIND_OUTCOME",
+		4:  "RECORD_KIND_HEARTBEAT",
+		5:  "RECORD_KIND_BUNDLE",
+		6:  "RECORD_KIND_END",
+		7:  "RECORD_KIND_SESSION",
+		8:  "RECORD_KIND_OBSERVATION",
+		10: "RECORD_KIND_WORKFLOW",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -72,6 +75,7 @@ var (
 		"RECORD_KIND_END":         6,
 		"RECORD_KIND_SESSION":     7,
 		"RECORD_KIND_OBSERVATION": 8,
+		"RECORD_KIND_WORKFLOW":    10,
 	}
 )
 
@@ -1248,7 +1252,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xf1\x01\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x8b\x02\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1259,7 +1263,9 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x12RECORD_KIND_BUNDLE\x10\x05\x12\x13\n" +
 	"\x0fRECORD_KIND_END\x10\x06\x12\x17\n" +
 	"\x13RECORD_KIND_SESSION\x10\a\x12\x1b\n" +
-	"\x17RECORD_KIND_OBSERVATION\x10\b*{\n" +
+	"\x17RECORD_KIND_OBSERVATION\x10\b\x12\x18\n" +
+	"\x14RECORD_KIND_WORKFLOW\x10\n" +
+	"*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +

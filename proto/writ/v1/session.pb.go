@@ -627,6 +627,61 @@ func (x *KeptField) GetValue() string {
 	return ""
 }
 
+// Advance counts a call in the run of a workflow.
+type Advance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run, 16 bytes.
+	Run []byte `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	// Whether the contract's order speaks of the tool.
+	Ordered       bool `protobuf:"varint,2,opt,name=ordered,proto3" json:"ordered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Advance) Reset() {
+	*x = Advance{}
+	mi := &file_writ_v1_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Advance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Advance) ProtoMessage() {}
+
+func (x *Advance) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Advance.ProtoReflect.Descriptor instead.
+func (*Advance) Descriptor() ([]byte, []int) {
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Advance) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Advance) GetOrdered() bool {
+	if x != nil {
+		return x.Ordered
+	}
+	return false
+}
+
 // SessionRecord is the body of a RECORD_KIND_SESSION: a session that was minted,
 // or ended.
 type SessionRecord struct {
@@ -651,7 +706,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +718,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[6]
+	mi := &file_writ_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +731,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionRecord) GetSession() []byte {
@@ -739,7 +794,7 @@ type LimitSet struct {
 
 func (x *LimitSet) Reset() {
 	*x = LimitSet{}
-	mi := &file_writ_v1_session_proto_msgTypes[7]
+	mi := &file_writ_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +806,7 @@ func (x *LimitSet) String() string {
 func (*LimitSet) ProtoMessage() {}
 
 func (x *LimitSet) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[7]
+	mi := &file_writ_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +819,7 @@ func (x *LimitSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitSet.ProtoReflect.Descriptor instead.
 func (*LimitSet) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LimitSet) GetLimits() []*SessionLimit {
@@ -797,7 +852,7 @@ type SessionLimit struct {
 
 func (x *SessionLimit) Reset() {
 	*x = SessionLimit{}
-	mi := &file_writ_v1_session_proto_msgTypes[8]
+	mi := &file_writ_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +864,7 @@ func (x *SessionLimit) String() string {
 func (*SessionLimit) ProtoMessage() {}
 
 func (x *SessionLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_session_proto_msgTypes[8]
+	mi := &file_writ_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +877,7 @@ func (x *SessionLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLimit.ProtoReflect.Descriptor instead.
 func (*SessionLimit) Descriptor() ([]byte, []int) {
-	return file_writ_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionLimit) GetName() string {
@@ -923,7 +978,10 @@ const file_writ_v1_session_proto_rawDesc = "" +
 	"\tKeptField\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12\x1e\n" +
-	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05value\"\xde\x02\n" +
+	"\x05value\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05value\">\n" +
+	"\aAdvance\x12\x19\n" +
+	"\x03run\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x03run\x12\x18\n" +
+	"\aordered\x18\x02 \x01(\bR\aordered\"\xde\x02\n" +
 	"\rSessionRecord\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\asession\x127\n" +
 	"\x05event\x18\x02 \x01(\x0e2\x15.writ.v1.SessionEventB\n" +
@@ -973,7 +1031,7 @@ func file_writ_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_writ_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_writ_v1_session_proto_goTypes = []any{
 	(SessionEvent)(0),             // 0: writ.v1.SessionEvent
 	(LimitScope)(0),               // 1: writ.v1.LimitScope
@@ -983,29 +1041,30 @@ var file_writ_v1_session_proto_goTypes = []any{
 	(*SessionCounts)(nil),         // 5: writ.v1.SessionCounts
 	(*Step)(nil),                  // 6: writ.v1.Step
 	(*KeptField)(nil),             // 7: writ.v1.KeptField
-	(*SessionRecord)(nil),         // 8: writ.v1.SessionRecord
-	(*LimitSet)(nil),              // 9: writ.v1.LimitSet
-	(*SessionLimit)(nil),          // 10: writ.v1.SessionLimit
-	(Classification)(0),           // 11: writ.v1.Classification
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Principal)(nil),             // 13: writ.v1.Principal
+	(*Advance)(nil),               // 8: writ.v1.Advance
+	(*SessionRecord)(nil),         // 9: writ.v1.SessionRecord
+	(*LimitSet)(nil),              // 10: writ.v1.LimitSet
+	(*SessionLimit)(nil),          // 11: writ.v1.SessionLimit
+	(Classification)(0),           // 12: writ.v1.Classification
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Principal)(nil),             // 14: writ.v1.Principal
 }
 var file_writ_v1_session_proto_depIdxs = []int32{
-	11, // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
+	12, // 0: writ.v1.SessionSummary.classification:type_name -> writ.v1.Classification
 	5,  // 1: writ.v1.SessionSummary.counts:type_name -> writ.v1.SessionCounts
 	5,  // 2: writ.v1.SessionSummary.principal_counts:type_name -> writ.v1.SessionCounts
 	6,  // 3: writ.v1.SessionSummary.steps:type_name -> writ.v1.Step
 	4,  // 4: writ.v1.SessionSummary.step_counts:type_name -> writ.v1.StepCount
 	3,  // 5: writ.v1.SessionSummary.run:type_name -> writ.v1.RunSummary
-	12, // 6: writ.v1.RunSummary.begin_time:type_name -> google.protobuf.Timestamp
+	13, // 6: writ.v1.RunSummary.begin_time:type_name -> google.protobuf.Timestamp
 	4,  // 7: writ.v1.RunSummary.counts:type_name -> writ.v1.StepCount
-	12, // 8: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
+	13, // 8: writ.v1.Step.time:type_name -> google.protobuf.Timestamp
 	7,  // 9: writ.v1.Step.fields:type_name -> writ.v1.KeptField
 	0,  // 10: writ.v1.SessionRecord.event:type_name -> writ.v1.SessionEvent
-	13, // 11: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
-	12, // 12: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
-	12, // 13: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 14: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
+	14, // 11: writ.v1.SessionRecord.principal:type_name -> writ.v1.Principal
+	13, // 12: writ.v1.SessionRecord.time:type_name -> google.protobuf.Timestamp
+	13, // 13: writ.v1.SessionRecord.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 14: writ.v1.LimitSet.limits:type_name -> writ.v1.SessionLimit
 	1,  // 15: writ.v1.SessionLimit.scope:type_name -> writ.v1.LimitScope
 	16, // [16:16] is the sub-list for method output_type
 	16, // [16:16] is the sub-list for method input_type
@@ -1021,14 +1080,14 @@ func file_writ_v1_session_proto_init() {
 	}
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
-	file_writ_v1_session_proto_msgTypes[8].OneofWrappers = []any{}
+	file_writ_v1_session_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_session_proto_rawDesc), len(file_writ_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
