@@ -20,7 +20,7 @@ import (
 // one thing.
 var reserved = []string{
 	"authenticated", "facts", "json", "known", "pinned", "valid", "granted", "tenant_isolation",
-	"claim_mismatch", "provenance", "redaction", "egress", "approved", "refused",
+	"claim_mismatch", "contract", "provenance", "redaction", "egress", "approved", "refused",
 }
 
 // crossCheck holds the files against each other.
@@ -51,6 +51,7 @@ func (l *loader) uniqueNames() {
 	unique(l, l.source.Checks, l.checks)
 	unique(l, l.source.Budgets, l.budgets)
 	unique(l, l.source.Limits, l.limits)
+	unique(l, l.source.Contracts, l.contracts)
 }
 
 func unique[P interface{ GetName() string }](l *loader, parts []P, places []part) {

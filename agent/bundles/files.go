@@ -56,6 +56,7 @@ var folders = [...]struct{ name, ending string }{
 	{"checks", ".yaml"},
 	{"budgets", ".yaml"},
 	{"limits", ".yaml"},
+	{"contracts", ".yaml"},
 	{"scenarios", ".yaml"},
 	{"tests", ".yaml"},
 }
@@ -136,7 +137,7 @@ func (r *reader) top() {
 		case name == catalogueFile:
 			r.file(name)
 		case strings.HasSuffix(name, ".yaml"), strings.HasSuffix(name, ".yml"):
-			r.problem(name, "a bundle has no such file; grants, checks, budgets, limits, tests and scenarios stand in their folders")
+			r.problem(name, "a bundle has no such file; grants, checks, budgets, limits, contracts, tests and scenarios stand in their folders")
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/writ-dev/writ/agent/policy"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -92,8 +93,8 @@ type loader struct {
 
 	// manifest and catalogue are their files, nil when they are not there.
 	manifest, catalogue *document
-	// grants, checks, budgets and limits tell where the parts of the source stand.
-	grants, checks, budgets, limits []part
+	// grants, checks, budgets, limits and contracts tell where the parts of the source stand.
+	grants, checks, budgets, limits, contracts []part
 	// rpcs has the rpc of each tool.
 	rpcs map[string]rpc
 }
@@ -154,34 +155,11 @@ func (l *loader) readCatalogue() {
 // readParts reads the files of the folders. A file with a problem gives no
 // parts: what it would say is not known.
 func (l *loader) readParts() {
-	for _, name := range l.files.names("grants") {
-		set := &writv1.GrantSet{}
-		if d := l.read(name, set); len(d.problems) == 0 {
-			l.source.Grants = append(l.source.Grants, set.GetGrants()...)
-			l.grants = appendParts(l.grants, d, "grants", len(set.GetGrants()))
-		}
-	}
-	for _, name := range l.files.names("checks") {
-		set := &writv1.CheckSet{}
-		if d := l.read(name, set); len(d.problems) == 0 {
-			l.source.Checks = append(l.source.Checks, set.GetChecks()...)
-			l.checks = appendParts(l.checks, d, "checks", len(set.GetChecks()))
-		}
-	}
-	for _, name := range l.files.names("budgets") {
-		set := &writv1.BudgetSet{}
-		if d := l.read(name, set); len(d.problems) == 0 {
-			l.source.Budgets = append(l.source.Budgets, set.GetBudgets()...)
-			l.budgets = appendParts(l.budgets, d, "budgets", len(set.GetBudgets()))
-		}
-	}
-	for _, name := range l.files.names("limits") {
-		set := &writv1.LimitSet{}
-		if d := l.read(name, set); len(d.problems) == 0 {
-			l.source.Limits = append(l.source.Limits, set.GetLimits()...)
-			l.limits = appendParts(l.limits, d, "limits", len(set.GetLimits()))
-		}
-	}
+	l.source.Grants, l.grants = readSets(l, "grants", (*writv1.GrantSet).GetGrants)
+	l.source.Checks, l.checks = readSets(l, "checks", (*writv1.CheckSet).GetChecks)
+	l.source.Budgets, l.budgets = readSets(l, "budgets", (*writv1.BudgetSet).GetBudgets)
+	l.source.Limits, l.limits = readSets(l, "limits", (*writv1.LimitSet).GetLimits)
+	l.source.Contracts, l.contracts = readSets(l, "contracts", (*writv1.ContractSet).GetContracts)
 	for _, name := range l.files.names("scenarios") {
 		set := &writv1.ScenarioSet{}
 		if d := l.read(name, set); len(d.problems) == 0 {
@@ -196,11 +174,25 @@ func (l *loader) readParts() {
 	}
 }
 
-func appendParts(parts []part, d *document, list string, count int) []part {
-	for i := range count {
-		parts = append(parts, part{document: d, list: list, index: i})
+// readSets reads the files of a folder, each a set whose list is named like the folder.
+func readSets[S any, M interface {
+	*S
+	proto.Message
+}, P any](l *loader, folder string, list func(M) []P) ([]P, []part) {
+	var all []P
+	var places []part
+	for _, name := range l.files.names(folder) {
+		set := M(new(S))
+		d := l.read(name, set)
+		if len(d.problems) > 0 {
+			continue
+		}
+		for i := range list(set) {
+			places = append(places, part{document: d, list: folder, index: i})
+		}
+		all = append(all, list(set)...)
 	}
-	return parts
+	return all, places
 }
 
 func suiteOf(d *document, set *writv1.TestSuite) Suite {
@@ -251,8 +243,30 @@ func (l *loader) compileTools(ctx context.Context) bool {
 		return false
 	}
 	l.source.Tools, l.source.Files = found, set.Files()
+	l.contractTypes(set)
 	l.rpcs = readRPCs(set.Files())
 	return true
+}
+
+// contractTypes takes the messages that contracts name as their inputs and outputs. One
+// that is not there is told where the contract is compiled.
+func (l *loader) contractTypes(set *schemas.Set) {
+	l.source.Types = make(map[string]*schemas.Message)
+	for i, contract := range l.source.Contracts {
+		for _, name := range []string{contract.GetInput(), contract.GetOutput()} {
+			found, err := set.Files().FindDescriptorByName(protoreflect.FullName(name))
+			descriptor, ok := found.(protoreflect.MessageDescriptor)
+			if name == "" || err != nil || !ok || l.source.Types[name] != nil {
+				continue
+			}
+			message, err := set.Message(descriptor)
+			if err != nil {
+				l.add(l.contracts[i].problem("%s cannot be used: %v", name, err))
+				continue
+			}
+			l.source.Types[name] = message
+		}
+	}
 }
 
 var protoPlace = regexp.MustCompile(`^(?:proto: )?([^:\s]+\.proto):(?:(\d+):(\d+): ?)?(.*)$`)
@@ -296,6 +310,8 @@ func (l *loader) locate(issue policy.Issue) Problem {
 		return at(l.budgets, issue, "")
 	case policy.PartLimit:
 		return at(l.limits, issue, "")
+	case policy.PartContract:
+		return at(l.contracts, issue, issue.Path)
 	}
 	if issue.Index < len(l.source.Tools) {
 		return l.toolPlace(l.source.Tools[issue.Index]).with("%s", issue.Message)
@@ -311,9 +327,13 @@ func at(parts []part, issue policy.Issue, expression string) Problem {
 	}
 	p := parts[issue.Index]
 	problem := p.problem("%s", issue.Message)
-	node := child(item(p.document.root, p.list, p.index), expression)
-	if node != nil && issue.Line > 0 {
+	node := descend(item(p.document.root, p.list, p.index), expression)
+	switch {
+	case node == nil:
+	case issue.Line > 0:
 		problem.Line, problem.Column = p.document.place(node, issue.Line, issue.Column)
+	case issue.Path != "":
+		problem.Line, problem.Column = node.Line, node.Column
 	}
 	return problem
 }

@@ -199,6 +199,22 @@ func item(node *yaml.Node, list string, index int) *yaml.Node {
 	return entries.Content[index]
 }
 
+// descend returns the node at a path of keys and places in lists, joined with dots; the
+// deepest that is there.
+func descend(node *yaml.Node, path string) *yaml.Node {
+	for step := range strings.SplitSeq(path, ".") {
+		next := child(node, step)
+		if place, err := strconv.Atoi(step); err == nil && node != nil && node.Kind == yaml.SequenceNode && place < len(node.Content) {
+			next = node.Content[place]
+		}
+		if next == nil {
+			return node
+		}
+		node = next
+	}
+	return node
+}
+
 // shape refuses what YAML or protoyaml would take in a second form.
 type shape struct {
 	*document

@@ -30,12 +30,14 @@ type asked struct {
 	uses   uses
 	fields []keptField
 	faults []fault
+	output bool
 	ast    *ast.AST
 }
 
 // keptField is a field of an earlier call that an expression asks for.
 type keptField struct {
 	tool, path   string
+	as           readAs
 	line, column int
 }
 
@@ -43,10 +45,12 @@ func (a *asked) visit(e ast.Expr) {
 	switch {
 	case e.Kind() == ast.IdentKind && e.AsIdent() == valuesName:
 		a.uses.values = true
-	case e.Kind() == ast.IdentKind && e.AsIdent() == "session":
+	case e.Kind() == ast.IdentKind && e.AsIdent() == "output":
+		a.output = true
+	case e.Kind() == ast.IdentKind && (e.AsIdent() == "session" || e.AsIdent() == "run"):
 		a.uses.session = true
 	case e.Kind() != ast.CallKind || !e.AsCall().IsMemberFunction():
-	case a.overload(e, "session_called"):
+	case a.overload(e, "session_called"), a.overload(e, "run_called"):
 		tool, ok := literal(e.AsCall().Args()[0])
 		if !ok {
 			a.fault(e, "name the tool with a literal, so that writ knows which calls to keep")
@@ -54,7 +58,13 @@ func (a *asked) visit(e ast.Expr) {
 		}
 		a.uses.tools = append(a.uses.tools, tool)
 	case a.overload(e, "steps_where"):
-		a.where(e)
+		a.field(e, asAny)
+	case a.overload(e, "steps_number"):
+		a.field(e, asNumber)
+	case a.overload(e, "steps_text"):
+		a.field(e, asText)
+	case a.overload(e, "steps_flag"):
+		a.field(e, asFlag)
 	}
 }
 
@@ -63,23 +73,24 @@ func (a *asked) overload(e ast.Expr, id string) bool {
 	return ok && slices.Contains(reference.OverloadIDs, id)
 }
 
-func (a *asked) where(e ast.Expr) {
+// field notes a field of earlier calls that an expression reads.
+func (a *asked) field(e ast.Expr, as readAs) {
 	path, ok := literal(e.AsCall().Args()[0])
 	if !ok {
 		a.fault(e, "name the field with a literal, so that writ knows what to keep")
 		return
 	}
 	target := e.AsCall().Target()
-	for target.Kind() == ast.CallKind && !a.overload(target, "session_called") {
+	for target.Kind() == ast.CallKind && !a.overload(target, "session_called") && !a.overload(target, "run_called") {
 		target = target.AsCall().Target()
 	}
 	if target.Kind() != ast.CallKind {
-		a.fault(e, "ask for fields of session.called(...) alone")
+		a.fault(e, "ask for fields of session.called(...) or run.called(...) alone")
 		return
 	}
 	tool, _ := literal(target.AsCall().Args()[0])
 	line, column := a.place(e)
-	a.fields = append(a.fields, keptField{tool: tool, path: path, line: line, column: column})
+	a.fields = append(a.fields, keptField{tool: tool, path: path, as: as, line: line, column: column})
 }
 
 func (a *asked) place(e ast.Expr) (line, column int) {

@@ -28,6 +28,8 @@ const (
 	PartTool
 	// PartLimit is one of Source.Limits.
 	PartLimit
+	// PartContract is one of Source.Contracts.
+	PartContract
 )
 
 // Severity is how grave an issue is.
@@ -46,6 +48,9 @@ type Issue struct {
 	// Part and Index say what it is: Source.Grants[Index], and so on.
 	Part  Part
 	Index int
+	// Path is where in the part the expression stands, by the names of YAML and
+	// counting from 0, such as "tools.0.condition"; empty for a part that has one.
+	Path string
 	// Line and Column are the place in the part's expression, from 1; zero when
 	// the issue is with the part as a whole.
 	Line, Column int
@@ -108,6 +113,7 @@ func (b *builder) build() {
 	b.rules()
 	b.budgets()
 	b.limits()
+	b.contracts()
 	b.provenance()
 }
 
@@ -199,17 +205,28 @@ func (b *builder) grants() {
 // compile compiles the expression of a part for a tool, and notes what is wrong
 // with it. What is wrong for one tool is told once, not for each of a wildcard's.
 func (b *builder) compile(part Part, index int, expression string, entry *entry) (*program, bool) {
-	program, faults := b.compiler.compile(expression, entry.tool)
+	program, ok := b.compileOn(part, index, "", expression, argumentsOf(entry.tool))
+	if ok {
+		entry.uses.join(&program.uses)
+	}
+	return program, ok
+}
+
+// compileOn compiles an expression of a part over what it may read, and has kept what
+// it asks of earlier calls. Path names the expression in the part, where it has more
+// than one.
+func (b *builder) compileOn(part Part, index int, path, expression string, of roots) (*program, bool) {
+	program, faults := b.compiler.compile(expression, of)
 	ok := true
 	for _, fault := range faults {
-		issue := Issue{Severity: fault.severity, Part: part, Index: index, Line: fault.line, Column: fault.column, Message: fault.message}
+		issue := Issue{Severity: fault.severity, Part: part, Index: index, Path: path, Line: fault.line, Column: fault.column, Message: fault.message}
 		ok = ok && fault.severity != Fatal
 		if !slices.Contains(b.issues, issue) {
 			b.issues = append(b.issues, issue)
 		}
 	}
 	if ok {
-		ok = b.keep(part, index, program, entry)
+		ok = b.keep(part, index, path, program)
 	}
 	return program, ok
 }

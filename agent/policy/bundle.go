@@ -12,6 +12,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
+	"github.com/writ-dev/writ/tools/schemas"
 )
 
 // Source is what a bundle is made of: messages that keep their own rules, whose
@@ -30,6 +31,10 @@ type Source struct {
 	Budgets []*writv1.Budget
 	// Limits are the session limits of all files.
 	Limits []*writv1.SessionLimit
+	// Contracts are those of all files, Types the messages that their inputs and outputs
+	// are, by full name, as far as the protos have them.
+	Contracts []*writv1.Contract
+	Types     map[string]*schemas.Message
 	// Catalogue has the upstreams.
 	Catalogue *writv1.Catalogue
 }
@@ -53,6 +58,8 @@ type Bundle struct {
 	unevaluated []*writv1.Check
 	// limits are the session limits, in the order of their names.
 	limits []*limit
+	// contracts are the contracts by name.
+	contracts map[string]*contract
 	// attesting are the grants that let principals attest, by what.
 	attesting map[string][]*grant
 	// provenance is whether anything in the bundle asks where values came from.

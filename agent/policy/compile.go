@@ -31,17 +31,25 @@ const (
 // adapter makes CEL values of Go values.
 type adapter = types.Adapter
 
-// compiler compiles CEL expressions: one environment for each request type, and
-// one program for each expression and type.
+// compiler compiles CEL expressions: one environment for what an expression may
+// read, and one program for each expression and environment.
 type compiler struct {
 	base     *cel.Env
 	adapter  adapter
-	envs     map[protoreflect.FullName]*cel.Env
+	envs     map[roots]*cel.Env
 	compiled map[source]outcome
 }
 
+// roots are the types of what an expression may read besides what all may: the
+// arguments of a call, and within a contract the run with its inputs and output. Nil is
+// what it may not.
+type roots struct {
+	args, inputs, output protoreflect.MessageDescriptor
+	run                  bool
+}
+
 type source struct {
-	request    protoreflect.FullName
+	roots      roots
 	expression string
 }
 
@@ -62,6 +70,8 @@ type program struct {
 	cel    cel.Program
 	uses   uses
 	fields []keptField
+	// output says that it reads the output of a run.
+	output bool
 }
 
 // newCompiler returns a compiler over the types of files. Nothing that an
@@ -93,31 +103,33 @@ func newCompiler(files *protoregistry.Files) (*compiler, error) {
 	return &compiler{
 		base:     base,
 		adapter:  base.CELTypeAdapter(),
-		envs:     make(map[protoreflect.FullName]*cel.Env),
+		envs:     make(map[roots]*cel.Env),
 		compiled: make(map[source]outcome),
 	}, nil
 }
 
-// compile compiles an expression for calls of a tool. An expression that cannot
-// speak of the arguments is the same program for all tools.
-func (c *compiler) compile(expression string, tool *tools.Tool) (*program, []fault) {
-	request := tool.Request.Descriptor()
-	key := source{expression: expression}
-	if strings.Contains(expression, "args") {
-		key.request = request.FullName()
+// argumentsOf are the roots of a condition on calls of a tool.
+func argumentsOf(tool *tools.Tool) roots { return roots{args: tool.Request.Descriptor()} }
+
+// compile compiles an expression. One that cannot speak of the arguments is the same
+// program for all tools.
+func (c *compiler) compile(expression string, of roots) (*program, []fault) {
+	if !strings.Contains(expression, "args") {
+		of.args = nil
 	}
+	key := source{roots: of, expression: expression}
 	done, ok := c.compiled[key]
 	if !ok {
-		done.program, done.faults = c.compileNew(key, request)
+		done.program, done.faults = c.compileNew(key)
 		c.compiled[key] = done
 	}
 	return done.program, done.faults
 }
 
-func (c *compiler) compileNew(key source, request protoreflect.MessageDescriptor) (*program, []fault) {
-	env, err := c.env(key.request, request)
+func (c *compiler) compileNew(key source) (*program, []fault) {
+	env, err := c.env(key.roots)
 	if err != nil {
-		return nil, []fault{{message: "the request cannot be used in conditions: " + err.Error()}}
+		return nil, []fault{{message: "the types cannot be used in conditions: " + err.Error()}}
 	}
 	checked, issues := env.Compile(key.expression)
 	if issues.Err() != nil {
@@ -133,33 +145,47 @@ func (c *compiler) compileNew(key source, request protoreflect.MessageDescriptor
 			return nil, faults
 		}
 	}
-	if fault := checkCost(env, checked, request); fault != nil {
+	if fault := checkCost(env, checked, key.roots); fault != nil {
 		return nil, append(faults, *fault)
 	}
 	compiled, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costBound))
 	if err != nil {
 		return nil, append(faults, fault{line: 1, column: 1, message: "the expression cannot be compiled: " + err.Error()})
 	}
-	return &program{cel: compiled, uses: asks.uses, fields: asks.fields}, faults
+	return &program{cel: compiled, uses: asks.uses, fields: asks.fields, output: asks.output}, faults
 }
 
-// env returns the environment for requests of a type; an empty name is the one
-// without arguments.
-func (c *compiler) env(name protoreflect.FullName, request protoreflect.MessageDescriptor) (*cel.Env, error) {
-	if name == "" {
+// env returns the environment in which what may be read is declared.
+func (c *compiler) env(of roots) (*cel.Env, error) {
+	if of == (roots{}) {
 		return c.base, nil
 	}
-	if env, ok := c.envs[name]; ok {
+	if env, ok := c.envs[of]; ok {
 		return env, nil
 	}
-	env, err := c.base.Extend(
-		cel.Container(string(request.ParentFile().Package())),
-		cel.Variable("args", cel.ObjectType(string(name))),
-	)
+	var options []cel.EnvOption
+	declare := func(name string, message protoreflect.MessageDescriptor) {
+		if message != nil {
+			options = append(options, cel.Variable(name, cel.ObjectType(string(message.FullName()))))
+		}
+	}
+	declare("args", of.args)
+	declare("inputs", of.inputs)
+	declare("output", of.output)
+	if of.run {
+		options = append(options, cel.Variable("run", runType))
+	}
+	for _, message := range []protoreflect.MessageDescriptor{of.args, of.inputs, of.output} {
+		if message != nil {
+			options = append(options, cel.Container(string(message.ParentFile().Package())))
+			break
+		}
+	}
+	env, err := c.base.Extend(options...)
 	if err != nil {
 		return nil, err
 	}
-	c.envs[name] = env
+	c.envs[of] = env
 	return env, nil
 }
 
@@ -204,7 +230,7 @@ func (e *evaluation) holds(condition *program) truth {
 // activation gives an evaluation's variables to CEL, each converted once.
 type activation struct {
 	*evaluation
-	args, who, said ref.Val
+	args, who, said, inputs, output ref.Val
 }
 
 // ResolveName returns the variable of that name.
@@ -231,6 +257,12 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		return types.Timestamp{Time: a.now}, true
 	case "session":
 		return sessionValue{opaque{sessionType}, a.facts}, true
+	case "run":
+		return runValue{opaque{runType}, a.facts}, true
+	case "inputs":
+		return a.inputs, a.inputs != nil
+	case "output":
+		return a.output, a.output != nil
 	case valuesName:
 		return valuesValue{opaque{valuesType}, a.evaluation}, true
 	}

@@ -84,11 +84,13 @@ func (e *evaluation) asked(name string) bool {
 const claimMismatch = "claim_mismatch"
 
 var (
-	claimsHold    = passing("condition", claimMismatch)
-	claimedRole   = mismatch("user_role", "the role claimed is not one of the principal's")
-	claimedTenant = mismatch("retrieval.tenant", "the tenant claimed is not the principal's")
-	claimedChecks = mismatch("tool_call.policy_checks", "a check claimed is not one of the bundle's")
-	claimedNod    = mismatch("tool_call.approved", "an approval is claimed that is not held")
+	claimsHold      = passing("condition", claimMismatch)
+	claimedRole     = mismatch("user_role", "the role claimed is not one of the principal's")
+	claimedTenant   = mismatch("retrieval.tenant", "the tenant claimed is not the principal's")
+	claimedChecks   = mismatch("tool_call.policy_checks", "a check claimed is not one of the bundle's")
+	claimedWorkflow = mismatch("workflow", "the workflow claimed is not the one that the session is in")
+	claimedIntent   = mismatch("intent", "the intent claimed is not the one that the workflow was begun for")
+	claimedNod      = mismatch("tool_call.approved", "an approval is claimed that is not held")
 )
 
 func mismatch(field, message string) *writv1.Check {
@@ -112,6 +114,13 @@ func (e *evaluation) claims() {
 			e.deny(claimedChecks)
 			break
 		}
+	}
+	workflow, intent := e.misclaimed()
+	if workflow {
+		e.deny(claimedWorkflow)
+	}
+	if intent {
+		e.deny(claimedIntent)
 	}
 	if said.GetToolCall().GetApproved() {
 		e.deny(claimedNod)

@@ -24,9 +24,11 @@ const (
 
 // checkCost refuses an expression that may cost more than costBound, by the
 // sizes that the rules of the fields it reads allow.
-func checkCost(env *cel.Env, checked *cel.Ast, request protoreflect.MessageDescriptor) *fault {
+func checkCost(env *cel.Env, checked *cel.Ast, of roots) *fault {
 	estimate, err := env.EstimateCost(checked, sizes{roots: map[string]protoreflect.MessageDescriptor{
-		"args":      request,
+		"args":      of.args,
+		"inputs":    of.inputs,
+		"output":    of.output,
 		"principal": (&writv1.Principal{}).ProtoReflect().Descriptor(),
 		"claimed":   (&writv1.Envelope{}).ProtoReflect().Descriptor(),
 	}})
@@ -58,6 +60,9 @@ func (s sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	}
 	if len(path) == 1 && path[0] == "tool" {
 		return upTo(128)
+	}
+	if s.roots[path[0]] == nil {
+		return nil
 	}
 	place := place{message: s.roots[path[0]]}
 	for _, step := range path[1:] {

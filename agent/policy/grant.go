@@ -16,7 +16,9 @@ const (
 )
 
 var (
-	granted = passing("grant", "granted")
+	granted  = passing("grant", "granted")
+	needsRun = failing("grant", "granted", writv1.Reason_REASON_CONTRACT_REQUIRED, "",
+		"the call is granted in workflows only; begin one that permits it")
 	missing = failing("grant", "granted", writv1.Reason_REASON_GRANT_MISSING, "",
 		"no grant allows the principal to make this call")
 	sameTenant  = passing("grant", "tenant_isolation")
@@ -30,6 +32,8 @@ type grant struct {
 	order    int
 	effect   writv1.GrantEffect
 	selector *selector
+	// outside says that a grant that allows also counts outside any workflow.
+	outside bool
 
 	// matched is left when the grant bears on the call, errored when a grant that
 	// denies does so because its condition could not be evaluated; missed and
@@ -38,7 +42,7 @@ type grant struct {
 }
 
 func newGrant(g *writv1.Grant, order int) *grant {
-	out := &grant{order: order, effect: g.GetEffect(), selector: newSelector(g.GetPrincipals())}
+	out := &grant{order: order, effect: g.GetEffect(), selector: newSelector(g.GetPrincipals()), outside: g.GetOutsideContracts()}
 	name := g.GetName()
 	if out.effect == writv1.GrantEffect_GRANT_EFFECT_ALLOW {
 		out.matched = passing("grant", name)
@@ -86,10 +90,15 @@ func (e *evaluation) denies(found []match, room int) int {
 // allows leaves a check for each grant that allows, and one that says whether
 // there was any; if not, also for those whose condition did not hold.
 func (e *evaluation) allows(found []match, room int) {
-	allowing := 0
+	allowing, inRuns := 0, 0
+	outside := e.outside()
 	for i := range found {
 		m := &found[i]
 		if m.grant.effect != writv1.GrantEffect_GRANT_EFFECT_ALLOW || m.outcome != yes {
+			continue
+		}
+		if outside && !m.grant.outside {
+			inRuns++
 			continue
 		}
 		allowing++
@@ -98,6 +107,8 @@ func (e *evaluation) allows(found []match, room int) {
 		}
 	}
 	switch {
+	case allowing == 0 && inRuns > 0:
+		e.deny(needsRun)
 	case allowing == 0:
 		e.deny(missing)
 		e.nearMisses(found)

@@ -17,6 +17,7 @@ import (
 // The types of what conditions ask of a session and of provenance.
 var (
 	sessionType    = cel.OpaqueType("writ.Session")
+	runType        = cel.OpaqueType("writ.Run")
 	stepsType      = cel.OpaqueType("writ.Steps")
 	valuesType     = cel.OpaqueType("writ.Values")
 	provenanceType = cel.OpaqueType("writ.Provenance")
@@ -32,6 +33,8 @@ const valuesName = "@values"
 //	session.attested() session.read_untrusted()
 //	session.called("t").any() .count() .succeeded() .within(duration("1h"))
 //	session.called("t").with({"args.a": args.a, "result.b": args.b})
+//	session.called("t").number("result.a") .text("args.b") .flag("result.c"): the latest's
+//	run.called("t") within a contract: as session.called, since the run began; run.intent()
 //	provenance(args.x).known() .trusted() .untrusted() .of_request()
 //	provenance(args.x).from("user") .sources() .within(duration("10m")) .with(args.y)
 func history() []cel.EnvOption {
@@ -69,6 +72,10 @@ func sessionFunctions() []cel.EnvOption {
 		return cel.Function(name, cel.MemberOverload("session_"+name, []*cel.Type{sessionType}, out,
 			cel.UnaryBinding(func(v ref.Val) ref.Val { return answer(v.(sessionValue).GetSession()) })))
 	}
+	read := func(name string, out *cel.Type, answer func(stepsValue, string) ref.Val) cel.EnvOption {
+		return cel.Function(name, cel.MemberOverload("steps_"+name, []*cel.Type{stepsType, cel.StringType}, out,
+			cel.BinaryBinding(func(v, path ref.Val) ref.Val { return answer(v.(stepsValue), string(path.(types.String))) })))
+	}
 	return []cel.EnvOption{
 		ask("calls", cel.IntType, func(s *writv1.SessionSummary) ref.Val { return types.Int(s.GetCounts().GetCalls()) }),
 		ask("writes", cel.IntType, func(s *writv1.SessionSummary) ref.Val { return types.Int(s.GetCounts().GetWrites()) }),
@@ -78,6 +85,13 @@ func sessionFunctions() []cel.EnvOption {
 		ask("read_untrusted", cel.BoolType, func(s *writv1.SessionSummary) ref.Val { return types.Bool(s.GetReadUntrusted()) }),
 		cel.Function("called", cel.MemberOverload("session_called", []*cel.Type{sessionType, cel.StringType}, stepsType,
 			cel.BinaryBinding(func(v, tool ref.Val) ref.Val { return v.(sessionValue).called(string(tool.(types.String))) }))),
+		cel.Function("called", cel.MemberOverload("run_called", []*cel.Type{runType, cel.StringType}, stepsType,
+			cel.BinaryBinding(func(v, tool ref.Val) ref.Val { return v.(runValue).called(string(tool.(types.String))) }))),
+		cel.Function("intent", cel.MemberOverload("run_intent", []*cel.Type{runType}, cel.StringType,
+			cel.UnaryBinding(func(v ref.Val) ref.Val { return types.String(v.(runValue).GetSession().GetRun().GetIntent()) }))),
+		read("number", cel.IntType, stepsValue.number),
+		read("text", cel.StringType, stepsValue.text),
+		read("flag", cel.BoolType, stepsValue.flag),
 		cel.Function("any", cel.MemberOverload("steps_any", []*cel.Type{stepsType}, cel.BoolType,
 			cel.UnaryBinding(func(v ref.Val) ref.Val { return v.(stepsValue).any() }))),
 		cel.Function("count", cel.MemberOverload("steps_count", []*cel.Type{stepsType}, cel.IntType,

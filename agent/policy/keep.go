@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -24,7 +25,31 @@ const (
 
 // keptPath is a field that is kept: as conditions name it, and where it stands in
 // canonical JSON.
-type keptPath struct{ name, path string }
+type keptPath struct {
+	name, path string
+	field      protoreflect.FieldDescriptor
+}
+
+// value returns the text that is kept of a field, given its canonical JSON; "" where it
+// is not there. As in conditions an enum is its number, and what is not there is zero.
+func (k *keptPath) value(text string) string {
+	switch {
+	case k.field.Kind() == protoreflect.EnumKind:
+		name, err := atoms.Unquote(text)
+		if value := k.field.Enum().Values().ByName(protoreflect.Name(name)); err == nil && value != nil {
+			return strconv.Itoa(int(value.Number()))
+		}
+		return "0"
+	case text != "":
+		return text
+	case k.field.Kind() == protoreflect.StringKind, k.field.Kind() == protoreflect.BytesKind:
+		return `""`
+	case k.field.Kind() == protoreflect.BoolKind:
+		return "false"
+	default:
+		return "0"
+	}
+}
 
 // asksOf returns what a checked expression asks of facts.
 func asksOf(checked *cel.Ast) *asked {
@@ -33,11 +58,9 @@ func asksOf(checked *cel.Ast) *asked {
 	return a
 }
 
-// keep notes what a program on a tool asks of facts, and has the fields of earlier
-// calls kept that it asks for. A field that is not there, or must not be kept, is a
-// fault.
-func (b *builder) keep(part Part, index int, p *program, on *entry) bool {
-	on.uses.join(&p.uses)
+// keep has the fields of earlier calls kept that a program asks for. A tool or field
+// that is not there, or must not be kept, is a fault.
+func (b *builder) keep(part Part, index int, path string, p *program) bool {
 	ok := true
 	for _, tool := range p.uses.tools {
 		if b.bundle.entries[tool] == nil {
@@ -46,56 +69,93 @@ func (b *builder) keep(part Part, index int, p *program, on *entry) bool {
 		}
 	}
 	for _, field := range p.fields {
-		if of := b.bundle.entries[field.tool]; of != nil && !of.keep(field.path) {
-			issue := Issue{Part: part, Index: index, Line: field.line, Column: field.column, Message: "writ cannot keep " + field.path +
-				" of " + field.tool + `: name a scalar field that is not sensitive as "args.field" or "result.field"; at most 32 a tool`}
-			b.issues = append(b.issues, issue)
+		of := b.bundle.entries[field.tool]
+		if of == nil {
+			continue
+		}
+		if wrong := of.keep(field); wrong != "" {
+			b.issues = append(b.issues, Issue{
+				Part: part, Index: index, Path: path, Line: field.line, Column: field.column,
+				Message: "writ cannot keep " + field.path + " of " + field.tool + ": " + wrong,
+			})
 			ok = false
 		}
 	}
 	return ok
 }
 
-// keep has a field kept; it says false where that cannot be.
-func (t *entry) keep(name string) bool {
-	root, path, _ := strings.Cut(name, ".")
+// keep has a field kept, or says why that cannot be.
+func (t *entry) keep(asked keptField) string {
+	const which = `name a scalar field that is not sensitive as "args.field" or "result.field"`
+	root, path, _ := strings.Cut(asked.path, ".")
 	message, kept := t.tool.Request, &t.keptArguments
 	if root == "result" {
 		message, kept = t.tool.Response, &t.keptResults
 	} else if root != "args" {
-		return false
+		return which
 	}
-	at, ok := jsonPath(message.Descriptor(), path)
-	if !ok {
-		return false
+	at, field := jsonPath(message.Descriptor(), path)
+	switch {
+	case field == nil:
+		return which
+	case !asked.as.fits(field):
+		return "it is no " + string(asked.as)
 	}
 	for _, k := range *kept {
-		if k.name == name {
-			return true
+		if k.name == asked.path {
+			return ""
 		}
 	}
-	*kept = append(*kept, keptPath{name, at})
-	return len(*kept) <= mostKept
+	if *kept = append(*kept, keptPath{asked.path, at, field}); len(*kept) > mostKept {
+		return "at most 32 fields of a tool are kept"
+	}
+	return ""
 }
 
-// jsonPath returns where a scalar field stands in canonical JSON.
-func jsonPath(message protoreflect.MessageDescriptor, path string) (string, bool) {
+// readAs is what an expression reads a field of an earlier call as.
+type readAs string
+
+const (
+	asAny    readAs = ""
+	asNumber readAs = "number"
+	asText   readAs = "text"
+	asFlag   readAs = "flag"
+)
+
+// fits says whether a field can be read so.
+func (as readAs) fits(field protoreflect.FieldDescriptor) bool {
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		return as == asAny || as == asText
+	case protoreflect.BoolKind:
+		return as == asAny || as == asFlag
+	case protoreflect.FloatKind, protoreflect.DoubleKind, protoreflect.BytesKind:
+		return as == asAny
+	default:
+		return as == asAny || as == asNumber
+	}
+}
+
+// jsonPath returns where a scalar field stands in canonical JSON, and the field; nil
+// where there is none that may be kept.
+func jsonPath(message protoreflect.MessageDescriptor, path string) (string, protoreflect.FieldDescriptor) {
 	var names []string
 	steps := strings.Split(path, ".")
 	for i, step := range steps {
 		field := message.Fields().ByName(protoreflect.Name(step))
 		if field == nil || field.IsList() || field.IsMap() || fieldPolicy(field).GetSensitivity() != 0 {
-			return "", false
+			return "", nil
 		}
 		names = append(names, schemas.JSONName(field))
-		if i == len(steps)-1 {
-			return strings.Join(names, "."), field.Message() == nil
-		}
-		if message = field.Message(); message == nil {
-			return "", false
+		message = field.Message()
+		switch {
+		case i == len(steps)-1 && message == nil:
+			return strings.Join(names, "."), field
+		case message == nil:
+			return "", nil
 		}
 	}
-	return "", false
+	return "", nil
 }
 
 // keeps returns the effects that keep fields of the arguments.
@@ -128,17 +188,18 @@ func keptFields(kept []keptPath, canonical []byte) []*writv1.KeptField {
 		return nil
 	}
 	var fields []*writv1.KeptField
-	for _, k := range kept {
-		for i := range leaves {
-			if leaves[i].Path != k.path {
-				continue
+	for i := range kept {
+		text := ""
+		for j := range leaves {
+			if leaves[j].Path == kept[i].path {
+				text = leaves[j].JSON()
 			}
-			field := &writv1.KeptField{Path: k.name}
-			if text := leaves[i].JSON(); len(text) <= keptBytes {
-				field.Value = text
-			}
-			fields = append(fields, field)
 		}
+		field := &writv1.KeptField{Path: kept[i].name}
+		if value := kept[i].value(text); len(value) <= keptBytes {
+			field.Value = value
+		}
+		fields = append(fields, field)
 	}
 	return fields
 }

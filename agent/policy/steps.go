@@ -63,6 +63,19 @@ func (s sessionValue) called(tool string) ref.Val {
 	return out
 }
 
+// runValue is the variable run: the run that the session is in.
+type runValue struct {
+	opaque
+	*writv1.Facts
+}
+
+// called returns the calls of the session since the run began.
+func (r runValue) called(tool string) ref.Val {
+	out := sessionValue{opaque{sessionType}, r.Facts}.called(tool).(stepsValue)
+	begin := r.GetSession().GetRun().GetBeginTime().AsTime()
+	return out.since(func(step *writv1.Step) bool { return !step.GetTime().AsTime().Before(begin) })
+}
+
 // stepsValue is earlier calls of a tool.
 type stepsValue struct {
 	opaque
@@ -75,7 +88,11 @@ type stepsValue struct {
 	narrowed bool
 }
 
-var errForgotten = errors.New("the session has forgotten calls that the condition asks for")
+var (
+	errForgotten = errors.New("the session has forgotten calls that the condition asks for")
+	errNoCall    = errors.New("there is no such call")
+	errNoField   = errors.New("the call's field is not there, or too large to be kept")
+)
 
 // any says whether there is one. Where none is found among those that are kept and
 // others are not, nothing can be said.
@@ -111,14 +128,64 @@ func (s stepsValue) filter(keep func(*writv1.Step) bool) ref.Val {
 	return out
 }
 
-// within keeps those of the last while. Those that are not kept are older than all
-// that are.
+// within keeps those of the last while.
 func (s stepsValue) within(window time.Duration) ref.Val {
-	out := s.filter(func(step *writv1.Step) bool { return s.now.Sub(step.GetTime().AsTime()) <= window }).(stepsValue)
+	return s.since(func(step *writv1.Step) bool { return s.now.Sub(step.GetTime().AsTime()) <= window })
+}
+
+// since keeps those from some time on. Those that are not kept are older than all that
+// are.
+func (s stepsValue) since(in func(*writv1.Step) bool) ref.Val {
+	out := s.filter(in).(stepsValue)
 	if len(out.steps) < len(s.steps) {
 		out.more = 0
 	}
 	return out
+}
+
+// latest returns a field of the latest call, in canonical JSON.
+func (s stepsValue) latest(path string) (string, error) {
+	if len(s.steps) == 0 {
+		return "", errNoCall
+	}
+	for _, field := range s.steps[len(s.steps)-1].GetFields() {
+		if field.GetPath() == path && field.GetValue() != "" {
+			return field.GetValue(), nil
+		}
+	}
+	return "", errNoField
+}
+
+func (s stepsValue) number(path string) ref.Val {
+	text, err := s.latest(path)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	number, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return types.WrapErr(errNoField)
+	}
+	return types.Int(number)
+}
+
+func (s stepsValue) text(path string) ref.Val {
+	text, err := s.latest(path)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	plain, err := atoms.Unquote(text)
+	if err != nil {
+		return types.WrapErr(errNoField)
+	}
+	return types.String(plain)
+}
+
+func (s stepsValue) flag(path string) ref.Val {
+	text, err := s.latest(path)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	return types.Bool(text == "true")
 }
 
 // where keeps those whose field has the value. A field that was too large to be

@@ -13,11 +13,11 @@ import (
 // no operating system in it, no network, no lock, no clock to be read, no chance.
 var mayDecide = []string{
 	// Ours: the contract, the refusals, what a tool is, the types of state.
-	module + "/proto", module + "/tools", module + "/tools/schemas", module + "/state",
+	module + "/proto", module + "/tools", module + "/tools/schemas", module + "/state", module + "/agent/policy/order",
 	// Conditions, rules and messages.
 	"cel.dev/cel-go", "buf.build/go/protovalidate", "buf.build/gen/go/bufbuild/protovalidate", "google.golang.org/protobuf",
 	// Go's own, as far as it is pure.
-	"bytes", "cmp", "encoding/json", "errors", "fmt", "io", "maps", "math", "reflect", "slices", "sort", "strconv", "strings", "time", "unicode",
+	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "io", "maps", "math", "reflect", "slices", "sort", "strconv", "strings", "time", "unicode",
 }
 
 // mayNotDecide are paths below those of mayDecide that are not pure.

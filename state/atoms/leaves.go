@@ -51,6 +51,15 @@ func Quote(text string) string {
 	return string(out)
 }
 
+// Unquote returns the text that a JSON string stands for.
+func Unquote(text string) (string, error) {
+	out, err := jsontext.AppendUnquote(nil, text)
+	if err != nil {
+		return "", fmt.Errorf("read a JSON string: %w", err)
+	}
+	return string(out), nil
+}
+
 // Object is one object of a JSON text.
 type Object struct {
 	// Parent is the object that it stands in, -1 for the first.
