@@ -18,6 +18,7 @@ import (
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/state/workflows"
 )
 
 // optimisticAttempts is how often a decision is made without holding the state's
@@ -148,24 +149,45 @@ func (a *Agent) admissible(ad *Admission) *reasons.Error {
 	return ad.oversize
 }
 
-// resolve reads the facts, and returns the version of the balances among them.
-func (a *Agent) resolve(ad *Admission, keys []budgets.Key) budgets.Version {
+// version tells one reading of the facts from a later one.
+type version struct {
+	balances     budgets.Version
+	session, run uint64
+}
+
+// resolve reads the facts, and returns their version.
+func (a *Agent) resolve(ad *Admission, keys []budgets.Key) version {
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
 	return a.resolveLocked(ad, keys)
 }
 
-func (a *Agent) resolveLocked(ad *Admission, keys []budgets.Key) budgets.Version {
-	balances, version := a.state.budgets.Read(ad.time, keys)
+func (a *Agent) resolveLocked(ad *Admission, keys []budgets.Key) version {
+	balances, newest := a.state.budgets.Read(ad.time, keys)
+	read := a.sessionVersion(ad)
+	read.balances = newest
 	ad.facts = &writv1.Facts{Time: timestamppb.New(ad.time), Balances: balances}
 	if tool := ad.bundle.Tool(ad.call.Envelope.GetToolCall().GetName()); tool != nil && tool.Options.GetMcp() != nil {
 		ad.facts.Pin = a.options.Pins(tool.Name)
 	}
 	if ad.needs.Session {
 		ad.facts.Session = a.state.sessions.Summary(ad.session, sessions.OwnerOf(ad.request.Principal), ad.time, ad.needs.Tools)
+		ad.facts.Session.Run = a.state.workflows.Summary(workflows.Session(ad.session), ad.time)
 	}
 	ad.facts.Values = a.state.sessions.Values(ad.session, ad.asked)
-	return version
+	return read
+}
+
+// sessionVersion returns the version of what is read of the call's session. The caller
+// holds the state's lock.
+func (a *Agent) sessionVersion(ad *Admission) version {
+	if !ad.needs.Session && !ad.needs.Values {
+		return version{}
+	}
+	return version{
+		session: a.state.sessions.Version(ad.session, sessions.OwnerOf(ad.request.Principal)),
+		run:     a.state.workflows.Version(workflows.Session(ad.session)),
+	}
 }
 
 // judge asks policy, and computes what rests on the typed call.
@@ -188,13 +210,17 @@ func (a *Agent) judge(ad *Admission) *reasons.Error {
 
 // apply applies the effects of an ALLOW if the facts it read still stand, or it
 // stands under those that have come since, and reports whether it is done.
-func (a *Agent) apply(ad *Admission, keys []budgets.Key, version budgets.Version) (bool, *reasons.Error) {
+func (a *Agent) apply(ad *Admission, keys []budgets.Key, read version) (bool, *reasons.Error) {
 	if !ad.Allowed() {
 		return true, nil
 	}
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
-	if !a.state.budgets.Current(keys, version) && !a.refresh(ad, keys) {
+	now := a.sessionVersion(ad)
+	if now.session != read.session || now.run != read.run {
+		return false, nil
+	}
+	if !a.state.budgets.Current(keys, read.balances) && !a.refresh(ad, keys) {
 		return false, nil
 	}
 	return true, a.applyLocked(ad)
@@ -227,6 +253,7 @@ func (a *Agent) applyLocked(ad *Admission) *reasons.Error {
 	}
 	a.state.take(claim)
 	a.state.sessions.Decided(ad.decided())
+	a.state.workflows.Decided(ad.advanced())
 	ad.claim, ad.counted = claim, true
 	return nil
 }

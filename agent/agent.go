@@ -19,6 +19,7 @@ import (
 	"github.com/writ-dev/writ/ledger/token"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/tools/schemas"
 )
@@ -102,6 +103,8 @@ type Agent struct {
 	mu sync.Mutex
 	// open has the ALLOWed admissions whose outcome is not written.
 	open map[admissions.ID]*Admission
+	// moving are the sessions of which a run is being begun or ended.
+	moving map[sessions.ID]bool
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
 
@@ -127,6 +130,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		state:      options.State,
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
+		moving:     make(map[sessions.ID]bool),
 		compacted:  options.State.size,
 	}
 	if err := options.State.checkLedger(options.Ledger); err != nil {

@@ -66,6 +66,7 @@ func (a *Agent) withdraw(ctx context.Context, ad *Admission, refusal *reasons.Er
 		a.state.mu.Lock()
 		a.state.abandon(ad.claim)
 		a.state.sessions.Abandon(ad.decided())
+		a.state.workflows.Abandon(ad.id)
 		ad.counted = false
 		a.state.mu.Unlock()
 	}

@@ -74,9 +74,11 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	held, newest := s.admissions.Held()
 	balances := s.budgets.Balances()
 	known := s.sessions.Held()
+	runs := s.workflows.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
 		Admissions: uint64(len(held)), Balances: uint64(len(balances)), Sessions: uint64(len(known)),
+		Runs: uint64(len(runs)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
@@ -86,6 +88,9 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	}
 	for _, k := range known {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Session{Session: k}})
+	}
+	for _, r := range runs {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Run{Run: r}})
 	}
 	for _, part := range parts {
 		if _, err := protodelim.MarshalTo(w, part); err != nil {
@@ -179,6 +184,13 @@ func (s *State) readSnapshot(file io.Reader) error {
 		if err := s.sessions.Restore(part.GetSession()); err != nil {
 			return err
 		}
+	}
+	for range header.GetRuns() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		s.workflows.Restore(part.GetRun())
 	}
 	want := sum.Sum(nil)
 	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))

@@ -12,6 +12,7 @@ import (
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/state/workflows"
 )
 
 // State is everything that changes between two decisions. It is a deterministic
@@ -23,6 +24,7 @@ type State struct {
 	budgets    budgets.Machine
 	admissions *admissions.Machine
 	sessions   *sessions.Machine
+	workflows  *workflows.Machine
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// origin, size and root are of the snapshot that the state began with, if any.
@@ -33,7 +35,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit), sessions: sessions.New()}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New()}
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
@@ -81,6 +83,15 @@ func (s *State) Fold(record *writv1.Record) error {
 		defer s.mu.Unlock()
 		s.sessions.Observe(&body)
 		return nil
+	case writv1.RecordKind_RECORD_KIND_WORKFLOW:
+		var body writv1.WorkflowRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold workflow record %d: %w", record.GetIndex(), err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.workflows.Apply(&body)
+		return nil
 	default:
 		return nil
 	}
@@ -104,6 +115,10 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	copy(claim.Identity[:], body.GetIdentity())
 	claim.Reserved = reserves(body.GetDecision())
 	s.take(claim)
+	if len(body.GetSession()) == len(workflows.Session{}) {
+		s.workflows.Decided(workflows.DecidedOf(workflows.Session(body.GetSession()), claim.ID,
+			body.GetTool(), body.GetToolEffect(), body.GetFacts(), body.GetDecision()))
+	}
 	return nil
 }
 
@@ -129,6 +144,7 @@ func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
 		return
 	}
 	s.sessions.Ended(id, outcome)
+	s.workflows.Ended(id, outcome)
 	for _, reserve := range outcome.GetGivenBack() {
 		s.budgets.GiveBack(reserve)
 	}
@@ -141,6 +157,7 @@ func (s *State) session(r *writv1.SessionRecord) {
 		s.sessions.Begin(r)
 	case writv1.SessionEvent_SESSION_EVENT_END:
 		s.sessions.End(r)
+		s.workflows.Drop(workflows.Session(r.GetSession()))
 	}
 }
 
@@ -178,7 +195,7 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump()
 }
 
 // balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
@@ -190,6 +207,7 @@ func (s *State) forget(now time.Time) {
 	defer s.mu.Unlock()
 	s.budgets.Forget(now.Add(-balancesKeptFor))
 	s.sessions.Forget(now)
+	s.workflows.Forget(now)
 }
 
 // reserves returns what a decision's effects reserve.

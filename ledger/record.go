@@ -122,6 +122,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.SessionRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
 		return (*writv1.ObservationRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_WORKFLOW:
+		return (*writv1.WorkflowRecord)(nil)
 	default:
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/writ-dev/writ/state/atoms"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/state/workflows"
 	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/tools/schemas"
 )
@@ -29,6 +30,8 @@ type Played struct {
 	Scenario *writv1.Scenario
 	// Calls are its calls, in order.
 	Calls []PlayedCall
+	// Ends are its runs of workflows that ended, in order.
+	Ends []PlayedEnd
 	// Differences say what came out otherwise than wanted, one a line; none means
 	// that it passed.
 	Differences []string
@@ -100,6 +103,7 @@ type player struct {
 	bundle    *policy.Bundle
 	human     writv1.Human
 	sessions  *sessions.Machine
+	workflows *workflows.Machine
 	budgets   budgets.Machine
 	session   sessions.ID
 	principal *writv1.Principal
@@ -111,7 +115,7 @@ type player struct {
 
 func newPlayer(bundle *policy.Bundle, scenario *writv1.Scenario, human writv1.Human) *player {
 	p := &player{
-		bundle: bundle, human: human, sessions: sessions.New(), principal: scenario.GetPrincipal(),
+		bundle: bundle, human: human, sessions: sessions.New(), workflows: workflows.New(), principal: scenario.GetPrincipal(),
 		now:    time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		played: Played{Scenario: scenario},
 	}
@@ -140,6 +144,10 @@ func (p *player) play() {
 			p.begin("")
 		case *writv1.ScenarioStep_Begin:
 			p.begin(step.Begin.GetLabel())
+		case *writv1.ScenarioStep_BeginWorkflow:
+			p.beginWorkflow(i+1, step.BeginWorkflow)
+		case *writv1.ScenarioStep_EndWorkflow:
+			p.endWorkflow(i+1, step.EndWorkflow)
 		}
 	}
 }
@@ -197,6 +205,7 @@ func (p *player) facts(call *policy.Call, needs policy.Needs, hasher *atoms.Hash
 	facts.Balances, _ = p.budgets.Read(p.now, p.bundle.Balances(call))
 	if needs.Session {
 		facts.Session = p.sessions.Summary(p.session, sessions.OwnerOf(p.principal), p.now, needs.Tools)
+		facts.Session.Run = p.workflows.Summary(workflows.Session(p.session), p.now)
 	}
 	if needs.Values {
 		facts.Values = p.sessions.Values(p.session, sessions.Ask(hasher, needs.Leaves, needs.Sink))
@@ -244,6 +253,7 @@ func (p *player) decided(made *PlayedCall) {
 	}
 	if made.Carried {
 		d.Verdict = writv1.Verdict_VERDICT_ALLOW
+		p.advance(made, d)
 		for _, effect := range made.Result.Effects {
 			if reserve := effect.GetReserve(); reserve != nil {
 				p.budgets.Reserve(reserve)
@@ -281,6 +291,7 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[8:], p.calls)
 	p.sessions.Ended(id, outcome)
+	p.workflows.Ended(id, outcome)
 }
 
 // responseOf returns a result in canonical JSON.

@@ -37,7 +37,7 @@ type contract struct {
 	unacceptable []unacceptable
 	uses         uses
 
-	began, intended *writv1.Check
+	intended *writv1.Check
 }
 
 // permitted is a tool that a contract permits.
@@ -45,7 +45,7 @@ type permitted struct {
 	*writv1.ContractTool
 	condition *program
 	sources   []*retrieval
-	// permitted, inOrder, notTooOften and met are what it leaves when it passes.
+	// These are what it leaves when it passes.
 	passed, inOrder, inCount, met *writv1.Check
 }
 
@@ -67,10 +67,6 @@ type unacceptable struct {
 
 // contractCheck names a check of a contract's.
 func contractCheck(contract, what string) string { return contract + "." + what }
-
-// Contracts says whether calls may be made in runs of workflows: whether the bundle has
-// any contract.
-func (b *Bundle) Contracts() bool { return len(b.contracts) > 0 }
 
 // contract holds a call in a run of a workflow against the workflow's contract. Outside
 // any the grants see to it that it needs none. A bundle without contracts leaves no check.
@@ -110,9 +106,7 @@ func (e *evaluation) within(c *contract, tool *permitted, run *writv1.RunSummary
 			"the run's inputs are not those of the contract that the bundle has now; end the run"))
 		return
 	}
-	if inputs != nil {
-		e.scope.inputs = e.bundle.adapter.NativeToValue(inputs.Interface())
-	}
+	e.scope.inputs = e.bundle.asValue(inputs)
 	e.often(c, tool, run)
 	e.inOrder(c, tool, run)
 	e.demanded(c, tool)
@@ -304,8 +298,8 @@ func (e *evaluation) outside() bool {
 	return len(e.bundle.contracts) > 0 && e.facts.GetSession().GetRun() == nil
 }
 
-// inRun says what the envelope claims of workflow and intent that is not so; "" when it
-// is, or nothing can be held against it.
+// misclaimed says whether the envelope claims another workflow or intent than those of
+// the session's run. Where the bundle has no contracts they are labels.
 func (e *evaluation) misclaimed() (workflow, intent bool) {
 	if len(e.bundle.contracts) == 0 {
 		return false, false

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"slices"
 	"time"
 
 	"github.com/writ-dev/writ/proto/reasons"
@@ -201,17 +200,16 @@ func (e *evaluation) complete(c *contract, run *writv1.RunSummary) {
 	e.deny(failing("contract", name, writv1.Reason_REASON_CONTRACT_ORDER, "", "the calls of the run are not all that the workflow's order asks for"))
 }
 
-// Workflows returns the names of the contracts that a principal may begin, sorted.
-func (b *Bundle) Workflows(who *writv1.Principal) []string {
-	var names []string
-	for name, c := range b.contracts {
-		for _, whose := range c.intents {
-			if whose.matches(who) {
-				names = append(names, name)
-				break
-			}
+// MayBegin says whether a principal may begin a workflow for any intent.
+func (b *Bundle) MayBegin(who *writv1.Principal, workflow string) bool {
+	c, ok := b.contracts[workflow]
+	if !ok {
+		return false
+	}
+	for _, whose := range c.intents {
+		if whose.matches(who) {
+			return true
 		}
 	}
-	slices.Sort(names)
-	return names
+	return false
 }

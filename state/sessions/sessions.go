@@ -110,13 +110,17 @@ type session struct {
 	sources []string
 	// objects is how many objects were observed.
 	objects uint32
+	// version counts changes, so that a reader can tell whether what it read still
+	// stands. It is not part of the folded state.
+	version uint64
 }
 
 // owned is what is kept of an owner across its sessions, until the last of them
 // has expired.
 type owned struct {
-	counts counts
-	expire time.Time
+	counts  counts
+	expire  time.Time
+	version uint64
 }
 
 // Machine holds the sessions of an agent.
@@ -126,6 +130,7 @@ type Machine struct {
 	owners   map[Owner]*owned
 	// open has the session of each step that has not ended.
 	open map[[16]byte]*step
+	next uint64
 }
 
 // New returns a machine without sessions.
@@ -220,7 +225,10 @@ func (m *Machine) Decided(d Decided) {
 		m.extend(s)
 	}
 	s.counts.add(d.Verdict, d.Effect)
-	m.owners[s.owner].counts.add(d.Verdict, d.Effect)
+	of := m.owners[s.owner]
+	of.counts.add(d.Verdict, d.Effect)
+	m.changed(s)
+	of.version = m.next
 	if d.Verdict == writv1.Verdict_VERDICT_ALLOW {
 		m.step(s, d)
 	}
@@ -281,6 +289,23 @@ func (m *Machine) Forget(now time.Time) {
 			delete(m.owners, owner)
 		}
 	}
+}
+
+func (m *Machine) changed(s *session) {
+	m.next++
+	s.version = m.next
+}
+
+// Version tells one reading of a session and its owner from a later one.
+func (m *Machine) Version(id ID, owner Owner) uint64 {
+	var newest uint64
+	if s, ok := m.sessions[id]; ok {
+		newest = s.version
+	}
+	if of, ok := m.owners[owner]; ok {
+		newest = max(newest, of.version)
+	}
+	return newest
 }
 
 // Len returns how many sessions are kept.

@@ -157,6 +157,7 @@ func (m *Machine) restoreSteps(s *session, held *writv1.HeldSteps) {
 	}
 	for _, h := range held.GetKept() {
 		made := &step{
+			of:       s,
 			decision: [16]byte(h.GetDecisionId()), tool: held.GetTool(), time: h.GetStep().GetTime().AsTime(),
 			succeeded: h.GetStep().GetSucceeded(), fields: h.GetStep().GetFields(), ended: !h.GetOpen(),
 		}

@@ -25,6 +25,7 @@ type steps struct {
 
 // step is one of them.
 type step struct {
+	of       *session
 	decision [16]byte
 	tool     string
 	time     time.Time
@@ -44,7 +45,7 @@ func (m *Machine) step(s *session, d Decided) {
 		s.steps[d.Tool] = of
 	}
 	of.count++
-	made := &step{decision: d.Decision, tool: d.Tool, time: d.Time, fields: d.Kept}
+	made := &step{of: s, decision: d.Decision, tool: d.Tool, time: d.Time, fields: d.Kept}
 	of.kept = append(of.kept, made)
 	m.open[made.decision] = made
 	if len(of.kept) > MostSteps {
@@ -63,6 +64,7 @@ func (m *Machine) Ended(decision [16]byte, outcome *writv1.OutcomeRecord) {
 	made.ended = true
 	made.succeeded = outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED
 	made.fields = slices.Concat(made.fields, outcome.GetKept())
+	m.changed(made.of)
 }
 
 // Abandon takes back a call that was allowed and whose decision was never

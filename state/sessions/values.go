@@ -51,6 +51,7 @@ func (m *Machine) Observe(r *writv1.ObservationRecord) {
 	if !ok {
 		return
 	}
+	m.changed(s)
 	s.untrusted = s.untrusted || r.GetUntrusted()
 	s.attested = s.attested || r.GetAttestedRequest()
 	s.class = max(s.class, r.GetClassification())

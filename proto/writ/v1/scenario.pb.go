@@ -306,6 +306,8 @@ type ScenarioStep struct {
 	//	*ScenarioStep_Advance
 	//	*ScenarioStep_Become
 	//	*ScenarioStep_Begin
+	//	*ScenarioStep_BeginWorkflow
+	//	*ScenarioStep_EndWorkflow
 	Step          isScenarioStep_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -402,6 +404,24 @@ func (x *ScenarioStep) GetBegin() *ScenarioSession {
 	return nil
 }
 
+func (x *ScenarioStep) GetBeginWorkflow() *ScenarioWorkflow {
+	if x != nil {
+		if x, ok := x.Step.(*ScenarioStep_BeginWorkflow); ok {
+			return x.BeginWorkflow
+		}
+	}
+	return nil
+}
+
+func (x *ScenarioStep) GetEndWorkflow() *ScenarioEnd {
+	if x != nil {
+		if x, ok := x.Step.(*ScenarioStep_EndWorkflow); ok {
+			return x.EndWorkflow
+		}
+	}
+	return nil
+}
+
 type isScenarioStep_Step interface {
 	isScenarioStep_Step()
 }
@@ -436,6 +456,16 @@ type ScenarioStep_Begin struct {
 	Begin *ScenarioSession `protobuf:"bytes,6,opt,name=begin,proto3,oneof"`
 }
 
+type ScenarioStep_BeginWorkflow struct {
+	// A run of a workflow begins in the session.
+	BeginWorkflow *ScenarioWorkflow `protobuf:"bytes,7,opt,name=begin_workflow,json=beginWorkflow,proto3,oneof"`
+}
+
+type ScenarioStep_EndWorkflow struct {
+	// The session's run ends.
+	EndWorkflow *ScenarioEnd `protobuf:"bytes,8,opt,name=end_workflow,json=endWorkflow,proto3,oneof"`
+}
+
 func (*ScenarioStep_User) isScenarioStep_Step() {}
 
 func (*ScenarioStep_Reported) isScenarioStep_Step() {}
@@ -448,6 +478,138 @@ func (*ScenarioStep_Become) isScenarioStep_Step() {}
 
 func (*ScenarioStep_Begin) isScenarioStep_Step() {}
 
+func (*ScenarioStep_BeginWorkflow) isScenarioStep_Step() {}
+
+func (*ScenarioStep_EndWorkflow) isScenarioStep_Step() {}
+
+// ScenarioWorkflow begins a run of a workflow.
+type ScenarioWorkflow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the contract.
+	Workflow string `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`
+	// What it is begun for. May be left out where the contract has one intent.
+	Intent string `protobuf:"bytes,2,opt,name=intent,proto3" json:"intent,omitempty"`
+	// Its inputs.
+	Inputs *Json `protobuf:"bytes,3,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	// Why it must be refused. Unspecified: it must begin.
+	Want          Reason `protobuf:"varint,4,opt,name=want,proto3,enum=writ.v1.Reason" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScenarioWorkflow) Reset() {
+	*x = ScenarioWorkflow{}
+	mi := &file_writ_v1_scenario_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScenarioWorkflow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScenarioWorkflow) ProtoMessage() {}
+
+func (x *ScenarioWorkflow) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_scenario_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScenarioWorkflow.ProtoReflect.Descriptor instead.
+func (*ScenarioWorkflow) Descriptor() ([]byte, []int) {
+	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ScenarioWorkflow) GetWorkflow() string {
+	if x != nil {
+		return x.Workflow
+	}
+	return ""
+}
+
+func (x *ScenarioWorkflow) GetIntent() string {
+	if x != nil {
+		return x.Intent
+	}
+	return ""
+}
+
+func (x *ScenarioWorkflow) GetInputs() *Json {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *ScenarioWorkflow) GetWant() Reason {
+	if x != nil {
+		return x.Want
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+// ScenarioEnd ends the run of a workflow.
+type ScenarioEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its output.
+	Output *Json `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
+	// How it must come out. Unspecified: anyhow.
+	Want          WorkflowResult `protobuf:"varint,2,opt,name=want,proto3,enum=writ.v1.WorkflowResult" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScenarioEnd) Reset() {
+	*x = ScenarioEnd{}
+	mi := &file_writ_v1_scenario_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScenarioEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScenarioEnd) ProtoMessage() {}
+
+func (x *ScenarioEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_scenario_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScenarioEnd.ProtoReflect.Descriptor instead.
+func (*ScenarioEnd) Descriptor() ([]byte, []int) {
+	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ScenarioEnd) GetOutput() *Json {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *ScenarioEnd) GetWant() WorkflowResult {
+	if x != nil {
+		return x.Want
+	}
+	return WorkflowResult_WORKFLOW_RESULT_UNSPECIFIED
+}
+
 // ScenarioSession begins a session.
 type ScenarioSession struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -459,7 +621,7 @@ type ScenarioSession struct {
 
 func (x *ScenarioSession) Reset() {
 	*x = ScenarioSession{}
-	mi := &file_writ_v1_scenario_proto_msgTypes[3]
+	mi := &file_writ_v1_scenario_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +633,7 @@ func (x *ScenarioSession) String() string {
 func (*ScenarioSession) ProtoMessage() {}
 
 func (x *ScenarioSession) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_scenario_proto_msgTypes[3]
+	mi := &file_writ_v1_scenario_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +646,7 @@ func (x *ScenarioSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScenarioSession.ProtoReflect.Descriptor instead.
 func (*ScenarioSession) Descriptor() ([]byte, []int) {
-	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ScenarioSession) GetLabel() string {
@@ -515,7 +677,7 @@ type ScenarioCall struct {
 
 func (x *ScenarioCall) Reset() {
 	*x = ScenarioCall{}
-	mi := &file_writ_v1_scenario_proto_msgTypes[4]
+	mi := &file_writ_v1_scenario_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +689,7 @@ func (x *ScenarioCall) String() string {
 func (*ScenarioCall) ProtoMessage() {}
 
 func (x *ScenarioCall) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_scenario_proto_msgTypes[4]
+	mi := &file_writ_v1_scenario_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +702,7 @@ func (x *ScenarioCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScenarioCall.ProtoReflect.Descriptor instead.
 func (*ScenarioCall) Descriptor() ([]byte, []int) {
-	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_scenario_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ScenarioCall) GetTool() string {
@@ -589,7 +751,7 @@ var File_writ_v1_scenario_proto protoreflect.FileDescriptor
 
 const file_writ_v1_scenario_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/scenario.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/bundle.proto\x1a\x16writ/v1/envelope.proto\x1a\x17writ/v1/principal.proto\"\xa9\x01\n" +
+	"\x16writ/v1/scenario.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/bundle.proto\x1a\x16writ/v1/contract.proto\x1a\x16writ/v1/envelope.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\"\xa9\x01\n" +
 	"\vScenarioSet\x12*\n" +
 	"\vdescription\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12<\n" +
 	"\tscenarios\x18\x02 \x03(\v2\x11.writ.v1.ScenarioB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\tscenarios\x120\n" +
@@ -602,15 +764,26 @@ const file_writ_v1_scenario_proto_rawDesc = "" +
 	"\tprincipal\x18\x04 \x01(\v2\x12.writ.v1.PrincipalR\tprincipal\x129\n" +
 	"\n" +
 	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x128\n" +
-	"\x05steps\x18\x06 \x03(\v2\x15.writ.v1.ScenarioStepB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05steps\"\xc0\x02\n" +
+	"\x05steps\x18\x06 \x03(\v2\x15.writ.v1.ScenarioStepB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x05steps\"\xbf\x03\n" +
 	"\fScenarioStep\x12!\n" +
 	"\x04user\x18\x01 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x04H\x00R\x04user\x12)\n" +
 	"\breported\x18\x02 \x01(\tB\v\xbaH\br\x06\x10\x01\x18\x80\x80\x04H\x00R\breported\x12+\n" +
 	"\x04call\x18\x03 \x01(\v2\x15.writ.v1.ScenarioCallH\x00R\x04call\x12F\n" +
 	"\aadvance\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x8a\x8a\x0f*\x00H\x00R\aadvance\x12,\n" +
 	"\x06become\x18\x05 \x01(\v2\x12.writ.v1.PrincipalH\x00R\x06become\x120\n" +
-	"\x05begin\x18\x06 \x01(\v2\x18.writ.v1.ScenarioSessionH\x00R\x05beginB\r\n" +
-	"\x04step\x12\x05\xbaH\x02\b\x01\"1\n" +
+	"\x05begin\x18\x06 \x01(\v2\x18.writ.v1.ScenarioSessionH\x00R\x05begin\x12B\n" +
+	"\x0ebegin_workflow\x18\a \x01(\v2\x19.writ.v1.ScenarioWorkflowH\x00R\rbeginWorkflow\x129\n" +
+	"\fend_workflow\x18\b \x01(\v2\x14.writ.v1.ScenarioEndH\x00R\vendWorkflowB\r\n" +
+	"\x04step\x12\x05\xbaH\x02\b\x01\"\xb2\x01\n" +
+	"\x10ScenarioWorkflow\x12&\n" +
+	"\bworkflow\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\bworkflow\x12 \n" +
+	"\x06intent\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06intent\x12%\n" +
+	"\x06inputs\x18\x03 \x01(\v2\r.writ.v1.JsonR\x06inputs\x12-\n" +
+	"\x04want\x18\x04 \x01(\x0e2\x0f.writ.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04want\"k\n" +
+	"\vScenarioEnd\x12%\n" +
+	"\x06output\x18\x01 \x01(\v2\r.writ.v1.JsonR\x06output\x125\n" +
+	"\x04want\x18\x02 \x01(\x0e2\x17.writ.v1.WorkflowResultB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04want\"1\n" +
 	"\x0fScenarioSession\x12\x1e\n" +
 	"\x05label\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05label\"\xec\x01\n" +
 	"\fScenarioCall\x12\x1e\n" +
@@ -644,41 +817,51 @@ func file_writ_v1_scenario_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_scenario_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_writ_v1_scenario_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_writ_v1_scenario_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_writ_v1_scenario_proto_goTypes = []any{
 	(ScenarioKind)(0),             // 0: writ.v1.ScenarioKind
 	(Human)(0),                    // 1: writ.v1.Human
 	(*ScenarioSet)(nil),           // 2: writ.v1.ScenarioSet
 	(*Scenario)(nil),              // 3: writ.v1.Scenario
 	(*ScenarioStep)(nil),          // 4: writ.v1.ScenarioStep
-	(*ScenarioSession)(nil),       // 5: writ.v1.ScenarioSession
-	(*ScenarioCall)(nil),          // 6: writ.v1.ScenarioCall
-	(*Principal)(nil),             // 7: writ.v1.Principal
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
-	(*Json)(nil),                  // 10: writ.v1.Json
-	(*Expectation)(nil),           // 11: writ.v1.Expectation
+	(*ScenarioWorkflow)(nil),      // 5: writ.v1.ScenarioWorkflow
+	(*ScenarioEnd)(nil),           // 6: writ.v1.ScenarioEnd
+	(*ScenarioSession)(nil),       // 7: writ.v1.ScenarioSession
+	(*ScenarioCall)(nil),          // 8: writ.v1.ScenarioCall
+	(*Principal)(nil),             // 9: writ.v1.Principal
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*Json)(nil),                  // 12: writ.v1.Json
+	(Reason)(0),                   // 13: writ.v1.Reason
+	(WorkflowResult)(0),           // 14: writ.v1.WorkflowResult
+	(*Expectation)(nil),           // 15: writ.v1.Expectation
 }
 var file_writ_v1_scenario_proto_depIdxs = []int32{
 	3,  // 0: writ.v1.ScenarioSet.scenarios:type_name -> writ.v1.Scenario
-	7,  // 1: writ.v1.ScenarioSet.principal:type_name -> writ.v1.Principal
+	9,  // 1: writ.v1.ScenarioSet.principal:type_name -> writ.v1.Principal
 	0,  // 2: writ.v1.Scenario.kind:type_name -> writ.v1.ScenarioKind
-	7,  // 3: writ.v1.Scenario.principal:type_name -> writ.v1.Principal
-	8,  // 4: writ.v1.Scenario.start_time:type_name -> google.protobuf.Timestamp
+	9,  // 3: writ.v1.Scenario.principal:type_name -> writ.v1.Principal
+	10, // 4: writ.v1.Scenario.start_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: writ.v1.Scenario.steps:type_name -> writ.v1.ScenarioStep
-	6,  // 6: writ.v1.ScenarioStep.call:type_name -> writ.v1.ScenarioCall
-	9,  // 7: writ.v1.ScenarioStep.advance:type_name -> google.protobuf.Duration
-	7,  // 8: writ.v1.ScenarioStep.become:type_name -> writ.v1.Principal
-	5,  // 9: writ.v1.ScenarioStep.begin:type_name -> writ.v1.ScenarioSession
-	10, // 10: writ.v1.ScenarioCall.args:type_name -> writ.v1.Json
-	10, // 11: writ.v1.ScenarioCall.result:type_name -> writ.v1.Json
-	11, // 12: writ.v1.ScenarioCall.want:type_name -> writ.v1.Expectation
-	1,  // 13: writ.v1.ScenarioCall.human:type_name -> writ.v1.Human
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 6: writ.v1.ScenarioStep.call:type_name -> writ.v1.ScenarioCall
+	11, // 7: writ.v1.ScenarioStep.advance:type_name -> google.protobuf.Duration
+	9,  // 8: writ.v1.ScenarioStep.become:type_name -> writ.v1.Principal
+	7,  // 9: writ.v1.ScenarioStep.begin:type_name -> writ.v1.ScenarioSession
+	5,  // 10: writ.v1.ScenarioStep.begin_workflow:type_name -> writ.v1.ScenarioWorkflow
+	6,  // 11: writ.v1.ScenarioStep.end_workflow:type_name -> writ.v1.ScenarioEnd
+	12, // 12: writ.v1.ScenarioWorkflow.inputs:type_name -> writ.v1.Json
+	13, // 13: writ.v1.ScenarioWorkflow.want:type_name -> writ.v1.Reason
+	12, // 14: writ.v1.ScenarioEnd.output:type_name -> writ.v1.Json
+	14, // 15: writ.v1.ScenarioEnd.want:type_name -> writ.v1.WorkflowResult
+	12, // 16: writ.v1.ScenarioCall.args:type_name -> writ.v1.Json
+	12, // 17: writ.v1.ScenarioCall.result:type_name -> writ.v1.Json
+	15, // 18: writ.v1.ScenarioCall.want:type_name -> writ.v1.Expectation
+	1,  // 19: writ.v1.ScenarioCall.human:type_name -> writ.v1.Human
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_scenario_proto_init() }
@@ -687,8 +870,10 @@ func file_writ_v1_scenario_proto_init() {
 		return
 	}
 	file_writ_v1_bundle_proto_init()
+	file_writ_v1_contract_proto_init()
 	file_writ_v1_envelope_proto_init()
 	file_writ_v1_principal_proto_init()
+	file_writ_v1_reason_proto_init()
 	file_writ_v1_scenario_proto_msgTypes[2].OneofWrappers = []any{
 		(*ScenarioStep_User)(nil),
 		(*ScenarioStep_Reported)(nil),
@@ -696,6 +881,8 @@ func file_writ_v1_scenario_proto_init() {
 		(*ScenarioStep_Advance)(nil),
 		(*ScenarioStep_Become)(nil),
 		(*ScenarioStep_Begin)(nil),
+		(*ScenarioStep_BeginWorkflow)(nil),
+		(*ScenarioStep_EndWorkflow)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -703,7 +890,7 @@ func file_writ_v1_scenario_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_scenario_proto_rawDesc), len(file_writ_v1_scenario_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

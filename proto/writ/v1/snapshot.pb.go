@@ -38,6 +38,7 @@ type Snapshot struct {
 	//	*Snapshot_Admission
 	//	*Snapshot_Balance
 	//	*Snapshot_Session
+	//	*Snapshot_Run
 	Part          isSnapshot_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -116,6 +117,15 @@ func (x *Snapshot) GetSession() *HeldSession {
 	return nil
 }
 
+func (x *Snapshot) GetRun() *HeldRun {
+	if x != nil {
+		if x, ok := x.Part.(*Snapshot_Run); ok {
+			return x.Run
+		}
+	}
+	return nil
+}
+
 type isSnapshot_Part interface {
 	isSnapshot_Part()
 }
@@ -140,6 +150,11 @@ type Snapshot_Session struct {
 	Session *HeldSession `protobuf:"bytes,4,opt,name=session,proto3,oneof"`
 }
 
+type Snapshot_Run struct {
+	// A run, or the totals of a workflow.
+	Run *HeldRun `protobuf:"bytes,6,opt,name=run,proto3,oneof"`
+}
+
 func (*Snapshot_Header) isSnapshot_Part() {}
 
 func (*Snapshot_Admission) isSnapshot_Part() {}
@@ -147,6 +162,8 @@ func (*Snapshot_Admission) isSnapshot_Part() {}
 func (*Snapshot_Balance) isSnapshot_Part() {}
 
 func (*Snapshot_Session) isSnapshot_Part() {}
+
+func (*Snapshot_Run) isSnapshot_Part() {}
 
 // SnapshotHeader says of which state a snapshot is.
 type SnapshotHeader struct {
@@ -164,7 +181,9 @@ type SnapshotHeader struct {
 	// Number of balances that follow.
 	Balances uint64 `protobuf:"varint,6,opt,name=balances,proto3" json:"balances,omitempty"`
 	// Number of parts of sessions that follow.
-	Sessions      uint64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions uint64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Number of runs and totals that follow.
+	Runs          uint64 `protobuf:"varint,9,opt,name=runs,proto3" json:"runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +263,13 @@ func (x *SnapshotHeader) GetBalances() uint64 {
 func (x *SnapshotHeader) GetSessions() uint64 {
 	if x != nil {
 		return x.Sessions
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetRuns() uint64 {
+	if x != nil {
+		return x.Runs
 	}
 	return 0
 }
@@ -677,6 +703,189 @@ func (x *HeldValue) GetNamed() bool {
 	return false
 }
 
+// HeldRun is a run as a snapshot keeps it, or the totals of a workflow.
+type HeldRun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The totals; then nothing else is set.
+	Totals *WorkflowTotals `protobuf:"bytes,1,opt,name=totals,proto3" json:"totals,omitempty"`
+	// The session that the run is in.
+	Session []byte `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// The tenant.
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// When it ends by itself.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What is known of it, but for its path.
+	Run *RunSummary `protobuf:"bytes,5,opt,name=run,proto3" json:"run,omitempty"`
+	// The calls that its contract's order speaks of, oldest first.
+	Path []*HeldCall `protobuf:"bytes,6,rep,name=path,proto3" json:"path,omitempty"`
+	// The other calls of it whose outcome is not known yet; they stand in parts that
+	// follow, of which nothing but the session is set besides.
+	Open []*HeldCall `protobuf:"bytes,7,rep,name=open,proto3" json:"open,omitempty"`
+	// What its calls cost.
+	Cost          *RunCost `protobuf:"bytes,8,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldRun) Reset() {
+	*x = HeldRun{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldRun) ProtoMessage() {}
+
+func (x *HeldRun) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldRun.ProtoReflect.Descriptor instead.
+func (*HeldRun) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HeldRun) GetTotals() *WorkflowTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *HeldRun) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *HeldRun) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *HeldRun) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *HeldRun) GetRun() *RunSummary {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *HeldRun) GetPath() []*HeldCall {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *HeldRun) GetOpen() []*HeldCall {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *HeldRun) GetCost() *RunCost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+// HeldCall is a call of a run.
+type HeldCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its decision.
+	DecisionId []byte `protobuf:"bytes,1,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
+	// The tool.
+	Tool string `protobuf:"bytes,2,opt,name=tool,proto3" json:"tool,omitempty"`
+	// Whether it changes anything.
+	Effect ToolEffect `protobuf:"varint,3,opt,name=effect,proto3,enum=writ.v1.ToolEffect" json:"effect,omitempty"`
+	// Whether its outcome is not known yet.
+	Open          bool `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldCall) Reset() {
+	*x = HeldCall{}
+	mi := &file_writ_v1_snapshot_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldCall) ProtoMessage() {}
+
+func (x *HeldCall) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_snapshot_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldCall.ProtoReflect.Descriptor instead.
+func (*HeldCall) Descriptor() ([]byte, []int) {
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HeldCall) GetDecisionId() []byte {
+	if x != nil {
+		return x.DecisionId
+	}
+	return nil
+}
+
+func (x *HeldCall) GetTool() string {
+	if x != nil {
+		return x.Tool
+	}
+	return ""
+}
+
+func (x *HeldCall) GetEffect() ToolEffect {
+	if x != nil {
+		return x.Effect
+	}
+	return ToolEffect_TOOL_EFFECT_UNSPECIFIED
+}
+
+func (x *HeldCall) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
 // HeldAdmission is an admission that has no outcome yet or holds an idempotency key.
 type HeldAdmission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -700,7 +909,7 @@ type HeldAdmission struct {
 
 func (x *HeldAdmission) Reset() {
 	*x = HeldAdmission{}
-	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
+	mi := &file_writ_v1_snapshot_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +921,7 @@ func (x *HeldAdmission) String() string {
 func (*HeldAdmission) ProtoMessage() {}
 
 func (x *HeldAdmission) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_snapshot_proto_msgTypes[6]
+	mi := &file_writ_v1_snapshot_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +934,7 @@ func (x *HeldAdmission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldAdmission.ProtoReflect.Descriptor instead.
 func (*HeldAdmission) Descriptor() ([]byte, []int) {
-	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_snapshot_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeldAdmission) GetDecisionId() []byte {
@@ -781,13 +990,14 @@ var File_writ_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"\xe4\x01\n" +
+	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/contract.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"\x8a\x02\n" +
 	"\bSnapshot\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.writ.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\tadmission\x18\x02 \x01(\v2\x16.writ.v1.HeldAdmissionH\x00R\tadmission\x12,\n" +
 	"\abalance\x18\x03 \x01(\v2\x10.writ.v1.BalanceH\x00R\abalance\x120\n" +
-	"\asession\x18\x04 \x01(\v2\x14.writ.v1.HeldSessionH\x00R\asessionB\r\n" +
-	"\x04part\x12\x05\xbaH\x02\b\x01\"\x8a\x02\n" +
+	"\asession\x18\x04 \x01(\v2\x14.writ.v1.HeldSessionH\x00R\asession\x12$\n" +
+	"\x03run\x18\x06 \x01(\v2\x10.writ.v1.HeldRunH\x00R\x03runB\r\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\x9e\x02\n" +
 	"\x0eSnapshotHeader\x12\"\n" +
 	"\x06origin\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06origin\x12\x12\n" +
@@ -798,7 +1008,8 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"admissions\x18\x05 \x01(\x04R\n" +
 	"admissions\x12\x1a\n" +
 	"\bbalances\x18\x06 \x01(\x04R\bbalances\x12\x1a\n" +
-	"\bsessions\x18\a \x01(\x04R\bsessions\"\x89\x05\n" +
+	"\bsessions\x18\a \x01(\x04R\bsessions\x12\x12\n" +
+	"\x04runs\x18\t \x01(\x04R\x04runs\"\x89\x05\n" +
 	"\vHeldSession\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12(\n" +
 	"\x05owner\x18\x02 \x01(\v2\x12.writ.v1.PrincipalR\x05owner\x12*\n" +
@@ -839,7 +1050,23 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\aobjects\x18\b \x03(\rB\b\xbaH\x05\x92\x01\x02\x10\x10R\aobjects\x12=\n" +
 	"\ftrusted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\x12\x14\n" +
 	"\x05named\x18\n" +
-	" \x01(\bR\x05named\"\xdb\x02\n" +
+	" \x01(\bR\x05named\"\xed\x02\n" +
+	"\aHeldRun\x12/\n" +
+	"\x06totals\x18\x01 \x01(\v2\x17.writ.v1.WorkflowTotalsR\x06totals\x12!\n" +
+	"\asession\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12 \n" +
+	"\x06tenant\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12%\n" +
+	"\x03run\x18\x05 \x01(\v2\x13.writ.v1.RunSummaryR\x03run\x120\n" +
+	"\x04path\x18\x06 \x03(\v2\x11.writ.v1.HeldCallB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x04path\x120\n" +
+	"\x04open\x18\a \x03(\v2\x11.writ.v1.HeldCallB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x04open\x12$\n" +
+	"\x04cost\x18\b \x01(\v2\x10.writ.v1.RunCostR\x04cost\"\x9d\x01\n" +
+	"\bHeldCall\x12(\n" +
+	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
+	"decisionId\x12\x1c\n" +
+	"\x04tool\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04tool\x125\n" +
+	"\x06effect\x18\x03 \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06effect\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\"\xdb\x02\n" +
 	"\rHeldAdmission\x12(\n" +
 	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"decisionId\x126\n" +
@@ -862,7 +1089,7 @@ func file_writ_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_writ_v1_snapshot_proto_rawDescData
 }
 
-var file_writ_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_writ_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_writ_v1_snapshot_proto_goTypes = []any{
 	(*Snapshot)(nil),              // 0: writ.v1.Snapshot
 	(*SnapshotHeader)(nil),        // 1: writ.v1.SnapshotHeader
@@ -870,41 +1097,55 @@ var file_writ_v1_snapshot_proto_goTypes = []any{
 	(*HeldSteps)(nil),             // 3: writ.v1.HeldSteps
 	(*HeldStep)(nil),              // 4: writ.v1.HeldStep
 	(*HeldValue)(nil),             // 5: writ.v1.HeldValue
-	(*HeldAdmission)(nil),         // 6: writ.v1.HeldAdmission
-	(*Balance)(nil),               // 7: writ.v1.Balance
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*Principal)(nil),             // 9: writ.v1.Principal
-	(Classification)(0),           // 10: writ.v1.Classification
-	(*SessionCounts)(nil),         // 11: writ.v1.SessionCounts
-	(*Step)(nil),                  // 12: writ.v1.Step
-	(*Reserve)(nil),               // 13: writ.v1.Reserve
-	(*OutcomeRecord)(nil),         // 14: writ.v1.OutcomeRecord
+	(*HeldRun)(nil),               // 6: writ.v1.HeldRun
+	(*HeldCall)(nil),              // 7: writ.v1.HeldCall
+	(*HeldAdmission)(nil),         // 8: writ.v1.HeldAdmission
+	(*Balance)(nil),               // 9: writ.v1.Balance
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Principal)(nil),             // 11: writ.v1.Principal
+	(Classification)(0),           // 12: writ.v1.Classification
+	(*SessionCounts)(nil),         // 13: writ.v1.SessionCounts
+	(*Step)(nil),                  // 14: writ.v1.Step
+	(*WorkflowTotals)(nil),        // 15: writ.v1.WorkflowTotals
+	(*RunSummary)(nil),            // 16: writ.v1.RunSummary
+	(*RunCost)(nil),               // 17: writ.v1.RunCost
+	(ToolEffect)(0),               // 18: writ.v1.ToolEffect
+	(*Reserve)(nil),               // 19: writ.v1.Reserve
+	(*OutcomeRecord)(nil),         // 20: writ.v1.OutcomeRecord
 }
 var file_writ_v1_snapshot_proto_depIdxs = []int32{
 	1,  // 0: writ.v1.Snapshot.header:type_name -> writ.v1.SnapshotHeader
-	6,  // 1: writ.v1.Snapshot.admission:type_name -> writ.v1.HeldAdmission
-	7,  // 2: writ.v1.Snapshot.balance:type_name -> writ.v1.Balance
+	8,  // 1: writ.v1.Snapshot.admission:type_name -> writ.v1.HeldAdmission
+	9,  // 2: writ.v1.Snapshot.balance:type_name -> writ.v1.Balance
 	2,  // 3: writ.v1.Snapshot.session:type_name -> writ.v1.HeldSession
-	8,  // 4: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
-	9,  // 5: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
-	8,  // 6: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 8: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
-	11, // 9: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
-	3,  // 10: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
-	5,  // 11: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
-	4,  // 12: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
-	12, // 13: writ.v1.HeldStep.step:type_name -> writ.v1.Step
-	10, // 14: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
-	8,  // 15: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
-	13, // 17: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
-	14, // 18: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	6,  // 4: writ.v1.Snapshot.run:type_name -> writ.v1.HeldRun
+	10, // 5: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
+	11, // 6: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
+	10, // 7: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
+	10, // 8: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 9: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
+	13, // 10: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
+	3,  // 11: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
+	5,  // 12: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
+	4,  // 13: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
+	14, // 14: writ.v1.HeldStep.step:type_name -> writ.v1.Step
+	12, // 15: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
+	10, // 16: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
+	15, // 17: writ.v1.HeldRun.totals:type_name -> writ.v1.WorkflowTotals
+	10, // 18: writ.v1.HeldRun.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 19: writ.v1.HeldRun.run:type_name -> writ.v1.RunSummary
+	7,  // 20: writ.v1.HeldRun.path:type_name -> writ.v1.HeldCall
+	7,  // 21: writ.v1.HeldRun.open:type_name -> writ.v1.HeldCall
+	17, // 22: writ.v1.HeldRun.cost:type_name -> writ.v1.RunCost
+	18, // 23: writ.v1.HeldCall.effect:type_name -> writ.v1.ToolEffect
+	10, // 24: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
+	19, // 25: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
+	20, // 26: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_snapshot_proto_init() }
@@ -912,7 +1153,9 @@ func file_writ_v1_snapshot_proto_init() {
 	if File_writ_v1_snapshot_proto != nil {
 		return
 	}
+	file_writ_v1_contract_proto_init()
 	file_writ_v1_decision_proto_init()
+	file_writ_v1_options_proto_init()
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
 	file_writ_v1_record_proto_init()
@@ -922,6 +1165,7 @@ func file_writ_v1_snapshot_proto_init() {
 		(*Snapshot_Admission)(nil),
 		(*Snapshot_Balance)(nil),
 		(*Snapshot_Session)(nil),
+		(*Snapshot_Run)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -929,7 +1173,7 @@ func file_writ_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_snapshot_proto_rawDesc), len(file_writ_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
