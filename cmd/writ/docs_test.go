@@ -17,9 +17,30 @@ import (
 // fileBlock is a code block of a page that is a file of the page's bundle.
 var fileBlock = regexp.MustCompile("(?s)\n```[a-z]+\n(?:#|//) file: ([^\n]+)\n(.*?\n)```")
 
-func TestTheBundleOfTheProvenancePagePlaysItsScenarios(t *testing.T) {
+// Each page has as many scenarios as this.
+func TestTheBundlesOfPagesPlayTheirScenarios(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/provenance.md")
+	for page, want := range map[string]int{"provenance.md": 3, "contracts.md": 5} {
+		t.Run(page, func(t *testing.T) {
+			t.Parallel()
+			loaded := loadPage(t, page)
+			played := bundles.PlayAll(loaded.Bundle, loaded.Plays, writv1.Human_HUMAN_UNSPECIFIED, time.Now)
+			if len(played) != want {
+				t.Errorf("%d scenarios, want %d", len(played), want)
+			}
+			for _, p := range played {
+				for _, difference := range p.Differences {
+					t.Errorf("%s: %s", p.Scenario.GetName(), difference)
+				}
+			}
+		})
+	}
+}
+
+// loadPage loads the bundle that a page is.
+func loadPage(t *testing.T, page string) *bundles.Loaded {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,13 +55,5 @@ func TestTheBundleOfTheProvenancePagePlaysItsScenarios(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	played := bundles.PlayAll(loaded.Bundle, loaded.Plays, writv1.Human_HUMAN_UNSPECIFIED, time.Now)
-	if len(played) != 3 {
-		t.Errorf("%d scenarios, want 3", len(played))
-	}
-	for _, p := range played {
-		for _, difference := range p.Differences {
-			t.Errorf("%s: %s", p.Scenario.GetName(), difference)
-		}
-	}
+	return loaded
 }

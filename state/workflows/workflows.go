@@ -10,6 +10,7 @@
 package workflows
 
 import (
+	"encoding/hex"
 	"maps"
 	"slices"
 	"time"
@@ -25,6 +26,9 @@ type (
 	ID      [16]byte
 	Session [16]byte
 )
+
+// String returns the id as 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 const (
 	// mostTools bounds the tools whose calls are counted in a run
