@@ -33,6 +33,9 @@ func Explain(w io.Writer, result *Result) error {
 	}
 	for _, effect := range decision.GetEffects() {
 		reserve := effect.GetReserve()
+		if reserve == nil {
+			continue
+		}
 		fmt.Fprintf(&out, "effect      take %d of %s from %s for [%s], in the window from %s\n",
 			reserve.GetAmount(), trim(reserve.GetDimension().String(), "DIMENSION_"), reserve.GetBudget(),
 			strings.Join(reserve.GetKey(), " "), reserve.GetWindowStart().AsTime().Format(time.RFC3339))

@@ -148,6 +148,7 @@ var (
 		"end":         writv1.RecordKind_RECORD_KIND_END,
 		"session":     writv1.RecordKind_RECORD_KIND_SESSION,
 		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
+		"workflow":    writv1.RecordKind_RECORD_KIND_WORKFLOW,
 	}
 )
 

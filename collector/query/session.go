@@ -37,6 +37,34 @@ func (s *sheet) session(f *writv1.SessionSummary) {
 		}
 		s.escaped("earlier call", fmt.Sprintf("%s at %s, %s%s", word(step.GetTool()), step.GetTime().AsTime().Format(timeForm), ended, fields(step.GetFields())))
 	}
+	s.run(f.GetRun())
+}
+
+// run writes what was read of the run that the session is in.
+func (s *sheet) run(r *writv1.RunSummary) {
+	if r == nil {
+		return
+	}
+	s.line("run", labelled("", r.GetId()))
+	s.line("workflow", r.GetContract())
+	s.line("feature", r.GetFeature())
+	s.line("begun for", r.GetIntent())
+	if r.GetBeginTime().IsValid() {
+		s.line("begun", r.GetBeginTime().AsTime().Format(timeForm))
+	}
+	s.json("inputs", r.GetInputs())
+	for _, of := range r.GetCounts() {
+		s.escaped("calls in it", fmt.Sprintf("%d of %s", of.GetCount(), word(of.GetTool())))
+	}
+	s.list("in order", r.GetPath())
+}
+
+// advance writes that a call counts in a run.
+func (s *sheet) advance(a *writv1.Advance) {
+	s.line("counts in run", labelled("", a.GetRun()))
+	if a.GetOrdered() {
+		s.line("stands in order", "yes")
+	}
 }
 
 // fields writes fields that were kept of a call.

@@ -198,6 +198,9 @@ func (s *sheet) todo(d *writv1.Decision) {
 		if keep := e.GetKeep(); keep != nil {
 			s.escaped("keeps", word(keep.GetPath())+" = "+printable(keep.GetValue()))
 		}
+		if advance := e.GetAdvance(); advance != nil {
+			s.advance(advance)
+		}
 	}
 }
 
