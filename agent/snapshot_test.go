@@ -46,11 +46,13 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
-		switch rapid.IntRange(0, 4).Draw(t, "other") {
+		switch rapid.IntRange(0, 5).Draw(t, "other") {
 		case 0:
 			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
 		case 1:
 			add(writv1.RecordKind_RECORD_KIND_OBSERVATION, nil, observationDrawn(t, now))
+		case 2:
+			add(writv1.RecordKind_RECORD_KIND_WORKFLOW, nil, workflowDrawn(t, now))
 		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
 		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
@@ -86,6 +88,23 @@ func observationDrawn(t *rapid.T, now time.Time) *writv1.ObservationRecord {
 	}
 }
 
+// runOf is one of a few runs.
+func runOf(t *rapid.T) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, 8), rapid.Uint64Range(1, 2).Draw(t, "run"))
+}
+
+func workflowDrawn(t *rapid.T, now time.Time) *writv1.WorkflowRecord {
+	out := &writv1.WorkflowRecord{
+		Run: runOf(t), Session: sessionOf(t), Event: writv1.WorkflowEvent_WORKFLOW_EVENT_BEGIN, Principal: &writv1.Principal{User: "ann", Tenant: "acme"},
+		Time: timestamppb.New(now), Contract: rapid.SampledFrom([]string{"refund", "report"}).Draw(t, "contract"), Intent: "i",
+		Inputs: []byte(`{"a":1}`), ExpireTime: timestamppb.New(now.Add(time.Hour)),
+	}
+	if rapid.Bool().Draw(t, "ends") {
+		out.Event, out.Result = writv1.WorkflowEvent_WORKFLOW_EVENT_END, writv1.WorkflowResult(rapid.Int32Range(1, 3).Draw(t, "result"))
+	}
+	return out
+}
+
 func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 	out := &writv1.DecisionRecord{
 		Identity: make([]byte, 32), Facts: &writv1.Facts{Time: timestamppb.New(now)},
@@ -93,6 +112,10 @@ func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 	}
 	if rapid.Bool().Draw(t, "in a session") {
 		out.Session, out.Tool, out.Principal = sessionOf(t), "t", &writv1.Principal{User: "ann", Tenant: "acme"}
+		out.ToolEffect = writv1.ToolEffect(rapid.Int32Range(1, 2).Draw(t, "effect"))
+		out.Decision.Effects = append(out.Decision.Effects, &writv1.Effect{Effect: &writv1.Effect_Advance{Advance: &writv1.Advance{
+			Run: runOf(t), Ordered: rapid.Bool().Draw(t, "ordered"),
+		}}})
 	}
 	if rapid.Bool().Draw(t, "keyed") {
 		out.IdempotencyDigest = binary.BigEndian.AppendUint64(make([]byte, 24), rapid.Uint64Range(1, 8).Draw(t, "key"))
