@@ -15,6 +15,7 @@ import (
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
@@ -53,8 +54,10 @@ type Admission struct {
 	identity   admissions.Digest
 	key        admissions.Digest
 	earlier    *admissions.Held
-	approvalID string
-	claim      admissions.Claim
+	approvalID approvals.ID
+	// asks is what a human is asked for, when the verdict is NEEDS_APPROVAL.
+	asks  *writv1.ApprovalRequest
+	claim admissions.Claim
 	// counted says that the session has taken the decision.
 	counted  bool
 	digest   []byte
@@ -115,7 +118,12 @@ func (ad *Admission) Arguments() []byte { return ad.result.Canonical }
 
 // ApprovalID returns the id under which a human may approve the call; empty
 // unless the verdict is NEEDS_APPROVAL.
-func (ad *Admission) ApprovalID() string { return ad.approvalID }
+func (ad *Admission) ApprovalID() string {
+	if ad.approvalID == (approvals.ID{}) {
+		return ""
+	}
+	return ad.approvalID.String()
+}
 
 // EarlierID returns the id of the decision that holds the idempotency key; empty
 // when none does.

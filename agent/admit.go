@@ -117,6 +117,9 @@ func (a *Agent) decide(_ context.Context, ad *Admission) *reasons.Error {
 		if refusal := a.judge(ad); refusal != nil {
 			return refusal
 		}
+		if refusal := a.approve(ad); refusal != nil {
+			return refusal
+		}
 		if done, refusal := a.apply(ad, keys, version); done {
 			return refusal
 		}
@@ -125,6 +128,9 @@ func (a *Agent) decide(_ context.Context, ad *Admission) *reasons.Error {
 	defer a.state.mu.Unlock()
 	a.resolveLocked(ad, keys)
 	if refusal := a.judge(ad); refusal != nil {
+		return refusal
+	}
+	if refusal := a.approveLocked(ad); refusal != nil {
 		return refusal
 	}
 	return a.applyLocked(ad)
@@ -202,9 +208,6 @@ func (a *Agent) judge(ad *Admission) *reasons.Error {
 	if ad.request.IdempotencyKey != "" {
 		ad.key = idempotencyDigest(ad.tenantKey, ad.result.Tool.Name, ad.request.Principal, ad.session, ad.request.IdempotencyKey)
 	}
-	if ad.result.Decision.GetVerdict() == writv1.Verdict_VERDICT_NEEDS_APPROVAL {
-		ad.approvalID = approvalID(ad.tenantKey, ad.identity)
-	}
 	return nil
 }
 
@@ -220,7 +223,7 @@ func (a *Agent) apply(ad *Admission, keys []budgets.Key, read version) (bool, *r
 	if now.session != read.session || now.run != read.run {
 		return false, nil
 	}
-	if !a.state.budgets.Current(keys, read.balances) && !a.refresh(ad, keys) {
+	if !a.state.budgets.Current(keys, read.balances) && !a.refresh(ad, keys) || !a.state.unused(ad) {
 		return false, nil
 	}
 	return true, a.applyLocked(ad)
@@ -252,6 +255,10 @@ func (a *Agent) applyLocked(ad *Admission) *reasons.Error {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "too many calls are open, or too many idempotency keys in use; try again later")
 	}
 	a.state.take(claim)
+	if id, ok := consumedBy(ad.result.Decision); ok {
+		a.state.approvals.Consume(id)
+		a.approvalsChanged()
+	}
 	a.state.sessions.Decided(ad.decided())
 	a.state.workflows.Decided(ad.advanced())
 	ad.claim, ad.counted = claim, true

@@ -43,6 +43,8 @@ type Options struct {
 	Tokens *token.Minter
 	// Pins tells what MCP servers list; nil means that none has been seen.
 	Pins func(tool string) *writv1.Pin
+	// Approvers may approve calls; empty means that nobody can.
+	Approvers []Approver
 	// Clock tells the time.
 	Clock func() time.Time
 	// Random is a source of unguessable bytes.
@@ -105,6 +107,8 @@ type Agent struct {
 	open map[admissions.ID]*Admission
 	// moving are the sessions of which a run is being begun or ended.
 	moving map[sessions.ID]bool
+	// changed is closed when an approval changes.
+	changed chan struct{}
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
 
@@ -131,6 +135,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
 		moving:     make(map[sessions.ID]bool),
+		changed:    make(chan struct{}),
 		compacted:  options.State.size,
 	}
 	if err := options.State.checkLedger(options.Ledger); err != nil {

@@ -25,9 +25,17 @@ func (a *Agent) commit(ctx context.Context, ad *Admission) *reasons.Error {
 	if refusal := a.bind(ad); refusal != nil {
 		return refusal
 	}
-	entry, _, err := ad.decisionEntry()
+	entry, body, err := ad.decisionEntry()
 	if err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to make the call's record")
+	}
+	if ad.asks != nil {
+		entry.Written = func(err error) {
+			if err == nil {
+				a.asked(ad, body)
+				a.approvalsChanged()
+			}
+		}
 	}
 	ad.position, err = a.options.Ledger.Append(context.WithoutCancel(ctx), entry, ad.durability())
 	if err != nil {
@@ -76,7 +84,8 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		Facts:         ad.facts,
 		Decision:      ad.result.Decision,
 		Origin:        ad.origin,
-		ApprovalId:    ad.approvalID,
+		ApprovalId:    ad.ApprovalID(),
+		Approval:      ad.asks,
 		RequestDigest: ad.digest,
 		Durability:    ad.durability(),
 		TraceParent:   ad.request.TraceParent,

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/atoms"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
@@ -140,9 +141,17 @@ func atomKey(key []byte, session sessions.ID) atoms.Key {
 	return digest(key, []byte("writ/atoms/v1"), session[:])
 }
 
-// approvalID returns the id under which a call may be approved: the same for the
-// same call, so that a repeat is not a second request.
-func approvalID(key []byte, identity [32]byte) string {
-	sum := digest(key, []byte("writ/approval/v1"), identity[:])
-	return hex.EncodeToString(sum[:16])
+// approvalKey returns what an approval is bound to: the call's identity, which covers
+// tool, schema, arguments, principal and tenant, its session, and what the verdict
+// rested on (SEMANTICS 13).
+func approvalKey(key []byte, identity [32]byte, session sessions.ID, basis []byte) approvals.Bound {
+	return digest(key, []byte("writ/approval-key/v1"), identity[:], session[:], basis)
+}
+
+// approvalID returns the id under which a call may be approved after the last approval
+// of the same was used or has expired: the same for the same call, so that a repeat is
+// not a second request.
+func approvalID(key []byte, bound approvals.Bound, last approvals.ID) approvals.ID {
+	sum := digest(key, []byte("writ/approval/v2"), bound[:], last[:])
+	return approvals.ID(sum[:16])
 }

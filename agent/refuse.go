@@ -10,6 +10,7 @@ import (
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 )
 
 // refuse makes the denying decision of whatever went wrong around Decide: a
@@ -45,7 +46,7 @@ func (a *Agent) refuse(ad *Admission, refusal *reasons.Error) {
 	ad.result = result
 	ad.refusal = refusal
 	ad.origin = writv1.DecisionOrigin_DECISION_ORIGIN_REFUSAL
-	ad.approvalID = ""
+	ad.approvalID, ad.asks = approvals.ID{}, nil
 }
 
 // withdraw turns a decision that could not be made durable into a DENY. An ALLOW
@@ -67,6 +68,9 @@ func (a *Agent) withdraw(ctx context.Context, ad *Admission, refusal *reasons.Er
 		a.state.abandon(ad.claim)
 		a.state.sessions.Abandon(ad.decided())
 		a.state.workflows.Abandon(ad.id)
+		if id, ok := consumedBy(ad.result.Decision); ok {
+			a.state.approvals.Unconsume(id)
+		}
 		ad.counted = false
 		a.state.mu.Unlock()
 	}

@@ -75,10 +75,11 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	balances := s.budgets.Balances()
 	known := s.sessions.Held()
 	runs := s.workflows.Held()
+	asked := s.approvals.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
 		Admissions: uint64(len(held)), Balances: uint64(len(balances)), Sessions: uint64(len(known)),
-		Runs: uint64(len(runs)),
+		Runs: uint64(len(runs)), Approvals: uint64(len(asked)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
@@ -91,6 +92,9 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	}
 	for _, r := range runs {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Run{Run: r}})
+	}
+	for _, h := range asked {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Approval{Approval: h.Snapshot()}})
 	}
 	for _, part := range parts {
 		if _, err := protodelim.MarshalTo(w, part); err != nil {
@@ -191,6 +195,15 @@ func (s *State) readSnapshot(file io.Reader) error {
 			return err
 		}
 		s.workflows.Restore(part.GetRun())
+	}
+	for range header.GetApprovals() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		if err := s.approvals.Restore(part.GetApproval()); err != nil {
+			return err
+		}
 	}
 	want := sum.Sum(nil)
 	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))

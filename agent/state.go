@@ -10,6 +10,7 @@ import (
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/state/workflows"
@@ -25,6 +26,7 @@ type State struct {
 	admissions *admissions.Machine
 	sessions   *sessions.Machine
 	workflows  *workflows.Machine
+	approvals  *approvals.Machine
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// origin, size and root are of the snapshot that the state began with, if any.
@@ -35,7 +37,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New()}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New()}
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
@@ -92,6 +94,13 @@ func (s *State) Fold(record *writv1.Record) error {
 		defer s.mu.Unlock()
 		s.workflows.Apply(&body)
 		return nil
+	case writv1.RecordKind_RECORD_KIND_APPROVAL:
+		var body writv1.ApprovalVote
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold approval record %d: %w", record.GetIndex(), err)
+		}
+		s.vote(&body)
+		return nil
 	default:
 		return nil
 	}
@@ -103,8 +112,12 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	if len(body.GetSession()) == len(sessions.ID{}) {
 		s.sessions.Decided(decidedOf(record, body))
 	}
+	s.ask(subjectOf(record.GetDecisionId(), body))
 	if body.GetDecision().GetVerdict() != writv1.Verdict_VERDICT_ALLOW {
 		return nil
+	}
+	if id, ok := consumedBy(body.GetDecision()); ok {
+		s.approvals.Consume(id)
 	}
 	claim := admissions.Claim{
 		ID:     admissions.ID(record.GetDecisionId()),
@@ -195,12 +208,15 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump()
 }
 
 // balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
 // 366 days), so that no balance that still counts is forgotten.
 const balancesKeptFor = 367 * 24 * time.Hour
+
+// approvalsKeptFor is how long approvals can be looked at after they ended.
+const approvalsKeptFor = 24 * time.Hour
 
 func (s *State) forget(now time.Time) {
 	s.mu.Lock()
@@ -208,6 +224,7 @@ func (s *State) forget(now time.Time) {
 	s.budgets.Forget(now.Add(-balancesKeptFor))
 	s.sessions.Forget(now)
 	s.workflows.Forget(now)
+	s.approvals.Forget(now.Add(-approvalsKeptFor))
 }
 
 // reserves returns what a decision's effects reserve.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,7 +104,9 @@ type workshopOptions struct {
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
 	// files are further files of the bundle.
-	files map[string]string
+	files     map[string]string
+	approvers []agent.Approver
+	clock     func() time.Time
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -112,16 +115,15 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	if options.craft == nil {
 		options.craft = made
 	}
+	if options.clock == nil {
+		options.clock = time.Now
+	}
 	if options.executor == nil {
 		options.executor = options.craft
 	}
-	for name, text := range workshopFiles {
-		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, text := range options.files {
+	files := maps.Clone(workshopFiles)
+	maps.Copy(files, options.files)
+	for name, text := range files {
 		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
@@ -147,8 +149,8 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		t.Fatal(err)
 	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
-		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.executor,
-		Clock: time.Now, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
+		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.executor, Approvers: options.approvers,
+		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
 		Log:   slog.New(slog.NewTextHandler(w.log, nil)),

@@ -116,6 +116,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.HeartbeatRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_BUNDLE:
 		return (*writv1.BundleRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_APPROVAL:
+		return (*writv1.ApprovalVote)(nil)
 	case writv1.RecordKind_RECORD_KIND_END:
 		return (*writv1.EndRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_SESSION:

@@ -38,6 +38,9 @@ func (l *loader) crossCheck() {
 	for i, check := range l.source.Checks {
 		l.selectors(l.checks[i], check.GetTools())
 	}
+	for i, rule := range l.source.Approvals {
+		l.selectors(l.approvals[i], rule.GetTools())
+	}
 	for i, budget := range l.source.Budgets {
 		l.selectors(l.budgets[i], budget.GetTools())
 	}
@@ -49,6 +52,7 @@ func (l *loader) add(problem Problem) { l.problems = append(l.problems, problem)
 func (l *loader) uniqueNames() {
 	unique(l, l.source.Grants, l.grants)
 	unique(l, l.source.Checks, l.checks)
+	unique(l, l.source.Approvals, l.approvals)
 	unique(l, l.source.Budgets, l.budgets)
 	unique(l, l.source.Limits, l.limits)
 	unique(l, l.source.Contracts, l.contracts)

@@ -93,8 +93,8 @@ type loader struct {
 
 	// manifest and catalogue are their files, nil when they are not there.
 	manifest, catalogue *document
-	// grants, checks, budgets, limits and contracts tell where the parts of the source stand.
-	grants, checks, budgets, limits, contracts []part
+	// grants, checks, approvals, budgets, limits and contracts tell where the parts of the source stand.
+	grants, checks, approvals, budgets, limits, contracts []part
 	// rpcs has the rpc of each tool.
 	rpcs map[string]rpc
 }
@@ -157,6 +157,7 @@ func (l *loader) readCatalogue() {
 func (l *loader) readParts() {
 	l.source.Grants, l.grants = readSets(l, "grants", (*writv1.GrantSet).GetGrants)
 	l.source.Checks, l.checks = readSets(l, "checks", (*writv1.CheckSet).GetChecks)
+	l.source.Approvals, l.approvals = readSets(l, "approvals", (*writv1.ApprovalSet).GetApprovals)
 	l.source.Budgets, l.budgets = readSets(l, "budgets", (*writv1.BudgetSet).GetBudgets)
 	l.source.Limits, l.limits = readSets(l, "limits", (*writv1.LimitSet).GetLimits)
 	l.source.Contracts, l.contracts = readSets(l, "contracts", (*writv1.ContractSet).GetContracts)
@@ -308,6 +309,8 @@ func (l *loader) locate(issue policy.Issue) Problem {
 		return at(l.checks, issue, "expression")
 	case policy.PartBudget:
 		return at(l.budgets, issue, "")
+	case policy.PartApproval:
+		return at(l.approvals, issue, "condition")
 	case policy.PartLimit:
 		return at(l.limits, issue, "")
 	case policy.PartContract:

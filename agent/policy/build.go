@@ -30,6 +30,8 @@ const (
 	PartLimit
 	// PartContract is one of Source.Contracts.
 	PartContract
+	// PartApproval is one of Source.Approvals.
+	PartApproval
 )
 
 // Severity is how grave an issue is.
@@ -112,6 +114,7 @@ func (b *builder) build() {
 	b.grants()
 	b.rules()
 	b.budgets()
+	b.approvals()
 	b.limits()
 	b.contracts()
 	b.provenance()

@@ -29,6 +29,8 @@ type Source struct {
 	Grants  []*writv1.Grant
 	Checks  []*writv1.CheckRule
 	Budgets []*writv1.Budget
+	// Approvals are the approval rules of all files.
+	Approvals []*writv1.ApprovalRule
 	// Limits are the session limits of all files.
 	Limits []*writv1.SessionLimit
 	// Contracts are those of all files, Types the messages that their inputs and outputs
@@ -74,6 +76,7 @@ type entry struct {
 	grants      *index
 	rules       []applied
 	budgets     []*budget
+	approvals   []approvalRule
 	obligations []*writv1.Obligation
 	tenantBound bool
 	// demands are what the request's fields demand of their values' provenance.

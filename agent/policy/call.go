@@ -41,6 +41,8 @@ type Result struct {
 	Decision *writv1.Decision
 	// Effects are the decision's, also where a human must approve the call first.
 	Effects []*writv1.Effect
+	// Approval is what a human is asked for, or has given; nil when none is needed.
+	Approval *writv1.ApprovalRequest
 	// Tool is the tool that was called; nil when the bundle has none of that name
 	// on that upstream.
 	Tool *tools.Tool

@@ -13,6 +13,7 @@ type rule struct {
 	name      string
 	onRequest bool
 	onFailure writv1.OnFailure
+	digest    [32]byte
 
 	passed, failed, errored, notApplicable, notEvaluated *writv1.Check
 }
@@ -26,6 +27,7 @@ func newRule(r *writv1.CheckRule) *rule {
 		name:          r.GetName(),
 		onRequest:     r.GetMode() == writv1.CheckMode_CHECK_MODE_ON_REQUEST,
 		onFailure:     r.GetOnFailure(),
+		digest:        digestOf(r),
 		passed:        passing("condition", r.GetName()),
 		failed:        failing("condition", r.GetName(), reason, "", r.GetMessage()),
 		errored:       failing("condition", r.GetName(), writv1.Reason_REASON_CONDITION_CHECK_ERROR, "", "the check could not be evaluated"),

@@ -25,6 +25,7 @@ const inputsBytes = 4096
 // contract is a contract of the bundle, compiled.
 type contract struct {
 	*writv1.Contract
+	digest [32]byte
 	// intents has whom each intent may be begun by.
 	intents map[string]*selector
 	// input and output are nil where there is none.

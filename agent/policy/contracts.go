@@ -25,8 +25,8 @@ func (b *builder) contracts() {
 	b.bundle.contracts = make(map[string]*contract, len(b.source.Contracts))
 	for _, i := range inOrder(b.source.Contracts) {
 		maker := &contractMaker{builder: b, index: i, contract: &contract{
-			Contract: b.source.Contracts[i],
-			intents:  make(map[string]*selector), tools: make(map[string]*permitted),
+			Contract: b.source.Contracts[i], digest: digestOf(b.source.Contracts[i]),
+			intents: make(map[string]*selector), tools: make(map[string]*permitted),
 		}}
 		maker.make()
 		b.bundle.contracts[maker.contract.GetName()] = maker.contract

@@ -59,6 +59,13 @@ type evaluation struct {
 	// denied is the first check that denies, pending the first that asks for an
 	// approval.
 	denied, pending *writv1.Check
+	// askedBy are the names of the checks that ask, request what they ask for.
+	askedBy []string
+	request *writv1.ApprovalRequest
+	// consumed is the approval that answers them.
+	consumed *writv1.Effect
+	// basis are the digests of the grants that allow the call.
+	basis [][32]byte
 
 	// matched is room for the grants that match most calls.
 	matched [16]match
@@ -102,6 +109,10 @@ func (e *evaluation) result() *Result {
 	result := &Result{Decision: decision}
 	if e.denied == nil {
 		result.Effects = append(e.effects, e.keeps()...)
+		result.Approval = e.request
+	}
+	if e.denied == nil && e.consumed != nil {
+		result.Effects = append(result.Effects, e.consumed)
 	}
 	if e.denied == nil && e.pending == nil {
 		decision.Effects = result.Effects
@@ -131,6 +142,7 @@ func (e *evaluation) deny(check *writv1.Check) {
 // ask notes a check that asks for an approval.
 func (e *evaluation) ask(check *writv1.Check) {
 	e.checks = append(e.checks, check)
+	e.askedBy = append(e.askedBy, check.GetName())
 	if e.pending == nil {
 		e.pending = check
 	}

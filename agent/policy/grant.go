@@ -34,6 +34,7 @@ type grant struct {
 	selector *selector
 	// outside says that a grant that allows also counts outside any workflow.
 	outside bool
+	digest  [32]byte
 
 	// matched is left when the grant bears on the call, errored when a grant that
 	// denies does so because its condition could not be evaluated; missed and
@@ -42,7 +43,7 @@ type grant struct {
 }
 
 func newGrant(g *writv1.Grant, order int) *grant {
-	out := &grant{order: order, effect: g.GetEffect(), selector: newSelector(g.GetPrincipals()), outside: g.GetOutsideContracts()}
+	out := &grant{order: order, effect: g.GetEffect(), selector: newSelector(g.GetPrincipals()), outside: g.GetOutsideContracts(), digest: digestOf(g)}
 	name := g.GetName()
 	if out.effect == writv1.GrantEffect_GRANT_EFFECT_ALLOW {
 		out.matched = passing("grant", name)
@@ -102,6 +103,7 @@ func (e *evaluation) allows(found []match, room int) {
 			continue
 		}
 		allowing++
+		e.basis = append(e.basis, m.grant.digest)
 		if allowing <= room {
 			e.pass(m.grant.matched)
 		}

@@ -47,7 +47,10 @@ type AgentConfig struct {
 	Envoy *EnvoyConfig `protobuf:"bytes,8,opt,name=envoy,proto3" json:"envoy,omitempty"`
 	// How long the agent reports NOT_SERVING before it stops accepting calls.
 	// Default: 0 s.
-	DrainDelay    *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
+	DrainDelay *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
+	// Who may approve calls. Absent: nobody, and calls that need an approval wait until
+	// they expire.
+	Approvers     []*ApproverConfig `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +148,79 @@ func (x *AgentConfig) GetDrainDelay() *durationpb.Duration {
 	return nil
 }
 
+func (x *AgentConfig) GetApprovers() []*ApproverConfig {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+// ApproverConfig is somebody who may approve calls.
+type ApproverConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tenant whose calls. Empty: those of principals without a tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Roles that approval rules ask for.
+	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	// The approver's Ed25519 public key in the vkey form of C2SP signed-note, as "writ
+	// approvals key" prints it. Its name is the user's id, as principals are named: who
+	// asks for a call cannot approve it.
+	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproverConfig) Reset() {
+	*x = ApproverConfig{}
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproverConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproverConfig) ProtoMessage() {}
+
+func (x *ApproverConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproverConfig.ProtoReflect.Descriptor instead.
+func (*ApproverConfig) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ApproverConfig) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ApproverConfig) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ApproverConfig) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
 // AgentListeners says where the agent listens. Addresses are "unix:/path" or
 // "host:port".
 type AgentListeners struct {
@@ -165,7 +241,7 @@ type AgentListeners struct {
 
 func (x *AgentListeners) Reset() {
 	*x = AgentListeners{}
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +253,7 @@ func (x *AgentListeners) String() string {
 func (*AgentListeners) ProtoMessage() {}
 
 func (x *AgentListeners) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +266,7 @@ func (x *AgentListeners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentListeners.ProtoReflect.Descriptor instead.
 func (*AgentListeners) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AgentListeners) GetEnvoy() string {
@@ -236,7 +312,7 @@ type ServerTls struct {
 
 func (x *ServerTls) Reset() {
 	*x = ServerTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +324,7 @@ func (x *ServerTls) String() string {
 func (*ServerTls) ProtoMessage() {}
 
 func (x *ServerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +337,7 @@ func (x *ServerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerTls.ProtoReflect.Descriptor instead.
 func (*ServerTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServerTls) GetCertificateFile() string {
@@ -302,7 +378,7 @@ type ClientTls struct {
 
 func (x *ClientTls) Reset() {
 	*x = ClientTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +390,7 @@ func (x *ClientTls) String() string {
 func (*ClientTls) ProtoMessage() {}
 
 func (x *ClientTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +403,7 @@ func (x *ClientTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTls.ProtoReflect.Descriptor instead.
 func (*ClientTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClientTls) GetCertificateFile() string {
@@ -376,7 +452,7 @@ type IdentityConfig struct {
 
 func (x *IdentityConfig) Reset() {
 	*x = IdentityConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +464,7 @@ func (x *IdentityConfig) String() string {
 func (*IdentityConfig) ProtoMessage() {}
 
 func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +477,7 @@ func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityConfig.ProtoReflect.Descriptor instead.
 func (*IdentityConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *IdentityConfig) GetJwt() *JwtConfig {
@@ -446,7 +522,7 @@ type JwtConfig struct {
 
 func (x *JwtConfig) Reset() {
 	*x = JwtConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +534,7 @@ func (x *JwtConfig) String() string {
 func (*JwtConfig) ProtoMessage() {}
 
 func (x *JwtConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +547,7 @@ func (x *JwtConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtConfig.ProtoReflect.Descriptor instead.
 func (*JwtConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JwtConfig) GetIssuer() string {
@@ -533,7 +609,7 @@ type WorkloadConfig struct {
 
 func (x *WorkloadConfig) Reset() {
 	*x = WorkloadConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +621,7 @@ func (x *WorkloadConfig) String() string {
 func (*WorkloadConfig) ProtoMessage() {}
 
 func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +634,7 @@ func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadConfig.ProtoReflect.Descriptor instead.
 func (*WorkloadConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkloadConfig) GetSpiffeId() string {
@@ -606,7 +682,7 @@ type TrustedHeaders struct {
 
 func (x *TrustedHeaders) Reset() {
 	*x = TrustedHeaders{}
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +694,7 @@ func (x *TrustedHeaders) String() string {
 func (*TrustedHeaders) ProtoMessage() {}
 
 func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +707,7 @@ func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustedHeaders.ProtoReflect.Descriptor instead.
 func (*TrustedHeaders) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TrustedHeaders) GetUser() string {
@@ -676,7 +752,7 @@ type LedgerConfig struct {
 
 func (x *LedgerConfig) Reset() {
 	*x = LedgerConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +764,7 @@ func (x *LedgerConfig) String() string {
 func (*LedgerConfig) ProtoMessage() {}
 
 func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +777,7 @@ func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerConfig.ProtoReflect.Descriptor instead.
 func (*LedgerConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LedgerConfig) GetOrigin() string {
@@ -758,7 +834,7 @@ type CollectorConnection struct {
 
 func (x *CollectorConnection) Reset() {
 	*x = CollectorConnection{}
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +846,7 @@ func (x *CollectorConnection) String() string {
 func (*CollectorConnection) ProtoMessage() {}
 
 func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +859,7 @@ func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConnection.ProtoReflect.Descriptor instead.
 func (*CollectorConnection) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CollectorConnection) GetAddress() string {
@@ -835,7 +911,7 @@ type AgentLimits struct {
 
 func (x *AgentLimits) Reset() {
 	*x = AgentLimits{}
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +923,7 @@ func (x *AgentLimits) String() string {
 func (*AgentLimits) ProtoMessage() {}
 
 func (x *AgentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +936,7 @@ func (x *AgentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentLimits.ProtoReflect.Descriptor instead.
 func (*AgentLimits) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AgentLimits) GetBodyBytes() uint32 {
@@ -925,7 +1001,7 @@ type EnvoyConfig struct {
 
 func (x *EnvoyConfig) Reset() {
 	*x = EnvoyConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1013,7 @@ func (x *EnvoyConfig) String() string {
 func (*EnvoyConfig) ProtoMessage() {}
 
 func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1026,7 @@ func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvoyConfig.ProtoReflect.Descriptor instead.
 func (*EnvoyConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EnvoyConfig) GetListener() string {
@@ -1011,7 +1087,7 @@ type CollectorConfig struct {
 
 func (x *CollectorConfig) Reset() {
 	*x = CollectorConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1099,7 @@ func (x *CollectorConfig) String() string {
 func (*CollectorConfig) ProtoMessage() {}
 
 func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1112,7 @@ func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConfig.ProtoReflect.Descriptor instead.
 func (*CollectorConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CollectorConfig) GetDataDir() string {
@@ -1093,7 +1169,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1181,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1194,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AgentKey) GetPublicKey() string {
@@ -1132,7 +1208,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\"\xe3\x03\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\"\xa5\x04\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1147,7 +1223,15 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x05envoy\x18\b \x01(\v2\x14.writ.v1.EnvoyConfigR\x05envoy\x12I\n" +
 	"\vdrain_delay\x18\t \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x042\x00R\n" +
-	"drainDelay\"\xab\x01\n" +
+	"drainDelay\x12@\n" +
+	"\tapprovers\x18\n" +
+	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\"\x8a\x01\n" +
+	"\x0eApproverConfig\x12 \n" +
+	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
+	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey\"\xab\x01\n" +
 	"\x0eAgentListeners\x12 \n" +
 	"\x05envoy\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05envoy\x12\"\n" +
@@ -1261,50 +1345,52 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
-var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_writ_v1_config_proto_goTypes = []any{
 	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
-	(*AgentListeners)(nil),      // 1: writ.v1.AgentListeners
-	(*ServerTls)(nil),           // 2: writ.v1.ServerTls
-	(*ClientTls)(nil),           // 3: writ.v1.ClientTls
-	(*IdentityConfig)(nil),      // 4: writ.v1.IdentityConfig
-	(*JwtConfig)(nil),           // 5: writ.v1.JwtConfig
-	(*WorkloadConfig)(nil),      // 6: writ.v1.WorkloadConfig
-	(*TrustedHeaders)(nil),      // 7: writ.v1.TrustedHeaders
-	(*LedgerConfig)(nil),        // 8: writ.v1.LedgerConfig
-	(*CollectorConnection)(nil), // 9: writ.v1.CollectorConnection
-	(*AgentLimits)(nil),         // 10: writ.v1.AgentLimits
-	(*EnvoyConfig)(nil),         // 11: writ.v1.EnvoyConfig
-	(*CollectorConfig)(nil),     // 12: writ.v1.CollectorConfig
-	(*AgentKey)(nil),            // 13: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
-	(Durability)(0),             // 15: writ.v1.Durability
+	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
+	(*AgentListeners)(nil),      // 2: writ.v1.AgentListeners
+	(*ServerTls)(nil),           // 3: writ.v1.ServerTls
+	(*ClientTls)(nil),           // 4: writ.v1.ClientTls
+	(*IdentityConfig)(nil),      // 5: writ.v1.IdentityConfig
+	(*JwtConfig)(nil),           // 6: writ.v1.JwtConfig
+	(*WorkloadConfig)(nil),      // 7: writ.v1.WorkloadConfig
+	(*TrustedHeaders)(nil),      // 8: writ.v1.TrustedHeaders
+	(*LedgerConfig)(nil),        // 9: writ.v1.LedgerConfig
+	(*CollectorConnection)(nil), // 10: writ.v1.CollectorConnection
+	(*AgentLimits)(nil),         // 11: writ.v1.AgentLimits
+	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
+	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
+	(*AgentKey)(nil),            // 14: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(Durability)(0),             // 16: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
-	1,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
-	4,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
-	8,  // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
-	9,  // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
-	10, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
-	11, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	14, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	2,  // 7: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	5,  // 8: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	6,  // 9: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	7,  // 10: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	15, // 11: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	14, // 12: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	3,  // 13: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	14, // 14: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	2,  // 15: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	14, // 16: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	2,  // 17: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	13, // 18: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
+	5,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
+	9,  // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
+	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
+	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
+	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
+	15, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
+	3,  // 8: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	6,  // 9: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	7,  // 10: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	8,  // 11: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	16, // 12: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	15, // 13: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	4,  // 14: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	15, // 15: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	3,  // 16: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	15, // 17: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	3,  // 18: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	14, // 19: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1313,14 +1399,14 @@ func file_writ_v1_config_proto_init() {
 		return
 	}
 	file_writ_v1_options_proto_init()
-	file_writ_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
+	file_writ_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -567,6 +567,7 @@ type Effect struct {
 	//	*Effect_Reserve
 	//	*Effect_Keep
 	//	*Effect_Advance
+	//	*Effect_Consume
 	Effect        isEffect_Effect `protobuf_oneof:"effect"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -636,6 +637,15 @@ func (x *Effect) GetAdvance() *Advance {
 	return nil
 }
 
+func (x *Effect) GetConsume() *ConsumeApproval {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_Consume); ok {
+			return x.Consume
+		}
+	}
+	return nil
+}
+
 type isEffect_Effect interface {
 	isEffect_Effect()
 }
@@ -655,11 +665,18 @@ type Effect_Advance struct {
 	Advance *Advance `protobuf:"bytes,4,opt,name=advance,proto3,oneof"`
 }
 
+type Effect_Consume struct {
+	// Use up an approval.
+	Consume *ConsumeApproval `protobuf:"bytes,3,opt,name=consume,proto3,oneof"`
+}
+
 func (*Effect_Reserve) isEffect_Effect() {}
 
 func (*Effect_Keep) isEffect_Effect() {}
 
 func (*Effect_Advance) isEffect_Effect() {}
+
+func (*Effect_Consume) isEffect_Effect() {}
 
 // Reserve takes an amount from a budget until the outcome is known.
 type Reserve struct {
@@ -757,7 +774,9 @@ type Facts struct {
 	Session *SessionSummary `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
 	// Where the values among the arguments came from, by path, where something asks
 	// for it. A value that is not here is unknown.
-	Values        []*ValueProvenance `protobuf:"bytes,5,rep,name=values,proto3" json:"values,omitempty"`
+	Values []*ValueProvenance `protobuf:"bytes,5,rep,name=values,proto3" json:"values,omitempty"`
+	// The approval that is held for the call, where it asks for one.
+	Approval      *ApprovalFact `protobuf:"bytes,6,opt,name=approval,proto3" json:"approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,6 +842,13 @@ func (x *Facts) GetSession() *SessionSummary {
 func (x *Facts) GetValues() []*ValueProvenance {
 	if x != nil {
 		return x.Values
+	}
+	return nil
+}
+
+func (x *Facts) GetApproval() *ApprovalFact {
+	if x != nil {
+		return x.Approval
 	}
 	return nil
 }
@@ -968,7 +994,7 @@ var File_writ_v1_decision_proto protoreflect.FileDescriptor
 
 const file_writ_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
+	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
 	"\bDecision\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x10.writ.v1.VerdictB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\averdict\x123\n" +
@@ -995,11 +1021,12 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12B\n" +
 	"\vsensitivity\x18\x02 \x01(\x0e2\x14.writ.v1.SensitivityB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"\x9f\x01\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\vsensitivity\"\xd5\x01\n" +
 	"\x06Effect\x12,\n" +
 	"\areserve\x18\x01 \x01(\v2\x10.writ.v1.ReserveH\x00R\areserve\x12(\n" +
 	"\x04keep\x18\x02 \x01(\v2\x12.writ.v1.KeptFieldH\x00R\x04keep\x12,\n" +
-	"\aadvance\x18\x04 \x01(\v2\x10.writ.v1.AdvanceH\x00R\aadvanceB\x0f\n" +
+	"\aadvance\x18\x04 \x01(\v2\x10.writ.v1.AdvanceH\x00R\aadvance\x124\n" +
+	"\aconsume\x18\x03 \x01(\v2\x18.writ.v1.ConsumeApprovalH\x00R\aconsumeB\x0f\n" +
 	"\x06effect\x12\x05\xbaH\x02\b\x01\"\xf6\x01\n" +
 	"\aReserve\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
@@ -1008,13 +1035,14 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\fwindow_start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vwindowStart\x12<\n" +
 	"\tdimension\x18\x04 \x01(\x0e2\x12.writ.v1.DimensionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12\x1f\n" +
-	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\x87\x02\n" +
+	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\xba\x02\n" +
 	"\x05Facts\x126\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\x126\n" +
 	"\bbalances\x18\x02 \x03(\v2\x10.writ.v1.BalanceB\b\xbaH\x05\x92\x01\x02\x10@R\bbalances\x12\x1e\n" +
 	"\x03pin\x18\x03 \x01(\v2\f.writ.v1.PinR\x03pin\x121\n" +
 	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
-	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\"\xec\x01\n" +
+	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
+	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\"\xec\x01\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1080,9 +1108,11 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(Sensitivity)(0),              // 14: writ.v1.Sensitivity
 	(*KeptField)(nil),             // 15: writ.v1.KeptField
 	(*Advance)(nil),               // 16: writ.v1.Advance
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*SessionSummary)(nil),        // 18: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 19: writ.v1.ValueProvenance
+	(*ConsumeApproval)(nil),       // 17: writ.v1.ConsumeApproval
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*SessionSummary)(nil),        // 19: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 20: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 21: writ.v1.ApprovalFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
@@ -1097,21 +1127,23 @@ var file_writ_v1_decision_proto_depIdxs = []int32{
 	9,  // 9: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
 	15, // 10: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
 	16, // 11: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	17, // 12: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	2,  // 13: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	17, // 14: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	11, // 15: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	12, // 16: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	18, // 17: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	19, // 18: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	2,  // 19: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	17, // 20: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	3,  // 21: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	17, // 12: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	18, // 13: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	2,  // 14: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	18, // 15: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	11, // 16: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	12, // 17: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	19, // 18: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	20, // 19: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	21, // 20: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	2,  // 21: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	18, // 22: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	3,  // 23: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1119,6 +1151,7 @@ func file_writ_v1_decision_proto_init() {
 	if File_writ_v1_decision_proto != nil {
 		return
 	}
+	file_writ_v1_approval_proto_init()
 	file_writ_v1_options_proto_init()
 	file_writ_v1_provenance_proto_init()
 	file_writ_v1_reason_proto_init()
@@ -1130,6 +1163,7 @@ func file_writ_v1_decision_proto_init() {
 		(*Effect_Reserve)(nil),
 		(*Effect_Keep)(nil),
 		(*Effect_Advance)(nil),
+		(*Effect_Consume)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -191,6 +191,18 @@ const (
 	// A human must approve the call first.
 	// Mended by: An approver.
 	Reason_REASON_APPROVAL_REQUIRED Reason = 110
+	// An approver has denied the call.
+	// Mended by: Nobody, until the request for approval has expired.
+	Reason_REASON_APPROVAL_DENIED Reason = 111
+	// No such approval is held, or not for the caller to see.
+	// Mended by: The caller: list the approvals.
+	Reason_REASON_APPROVAL_UNKNOWN Reason = 113
+	// The caller is not an approver of the call, or its signature is not of this vote.
+	// Mended by: The operator: register the approver's key and roles.
+	Reason_REASON_APPROVAL_NOT_APPROVER Reason = 114
+	// The approval is decided, used or expired, or the approver has voted before.
+	// Mended by: Nobody: the call asks anew.
+	Reason_REASON_APPROVAL_DECIDED Reason = 115
 	// The facts changed under the decision too often.
 	// Mended by: The caller: try again.
 	Reason_REASON_ADMISSION_CONTENDED Reason = 120
@@ -329,6 +341,10 @@ var (
 		100: "REASON_BUDGET_EXHAUSTED",
 		101: "REASON_BUDGET_SESSION_LIMIT",
 		110: "REASON_APPROVAL_REQUIRED",
+		111: "REASON_APPROVAL_DENIED",
+		113: "REASON_APPROVAL_UNKNOWN",
+		114: "REASON_APPROVAL_NOT_APPROVER",
+		115: "REASON_APPROVAL_DECIDED",
 		120: "REASON_ADMISSION_CONTENDED",
 		121: "REASON_ADMISSION_ALREADY_RELEASED",
 		122: "REASON_ADMISSION_IN_PROGRESS",
@@ -410,6 +426,10 @@ var (
 		"REASON_BUDGET_EXHAUSTED":               100,
 		"REASON_BUDGET_SESSION_LIMIT":           101,
 		"REASON_APPROVAL_REQUIRED":              110,
+		"REASON_APPROVAL_DENIED":                111,
+		"REASON_APPROVAL_UNKNOWN":               113,
+		"REASON_APPROVAL_NOT_APPROVER":          114,
+		"REASON_APPROVAL_DECIDED":               115,
 		"REASON_ADMISSION_CONTENDED":            120,
 		"REASON_ADMISSION_ALREADY_RELEASED":     121,
 		"REASON_ADMISSION_IN_PROGRESS":          122,
@@ -471,7 +491,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xeb\x13\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xe3\x14\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -525,7 +545,11 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x16REASON_DATA_UNREADABLE\x10]\x12\x1b\n" +
 	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1f\n" +
 	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x1c\n" +
-	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1e\n" +
+	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1a\n" +
+	"\x16REASON_APPROVAL_DENIED\x10o\x12\x1b\n" +
+	"\x17REASON_APPROVAL_UNKNOWN\x10q\x12 \n" +
+	"\x1cREASON_APPROVAL_NOT_APPROVER\x10r\x12\x1b\n" +
+	"\x17REASON_APPROVAL_DECIDED\x10s\x12\x1e\n" +
 	"\x1aREASON_ADMISSION_CONTENDED\x10x\x12%\n" +
 	"!REASON_ADMISSION_ALREADY_RELEASED\x10y\x12 \n" +
 	"\x1cREASON_ADMISSION_IN_PROGRESS\x10z\x12$\n" +

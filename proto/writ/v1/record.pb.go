@@ -49,6 +49,8 @@ const (
 	RecordKind_RECORD_KIND_OBSERVATION RecordKind = 8
 	// A run of a workflow began or ended; the body is a WorkflowRecord.
 	RecordKind_RECORD_KIND_WORKFLOW RecordKind = 10
+	// An approver voted; the body is an ApprovalVote.
+	RecordKind_RECORD_KIND_APPROVAL RecordKind = 9
 )
 
 // Enum value maps for RecordKind.
@@ -64,6 +66,7 @@ var (
 		7:  "RECORD_KIND_SESSION",
 		8:  "RECORD_KIND_OBSERVATION",
 		10: "RECORD_KIND_WORKFLOW",
+		9:  "RECORD_KIND_APPROVAL",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -76,6 +79,7 @@ var (
 		"RECORD_KIND_SESSION":     7,
 		"RECORD_KIND_OBSERVATION": 8,
 		"RECORD_KIND_WORKFLOW":    10,
+		"RECORD_KIND_APPROVAL":    9,
 	}
 )
 
@@ -536,7 +540,9 @@ type DecisionRecord struct {
 	// The session that the call belongs to, 16 bytes. Empty when nobody was verified.
 	Session []byte `protobuf:"bytes,20,opt,name=session,proto3" json:"session,omitempty"`
 	// Whether the tool changes anything. Unspecified when it is not known.
-	ToolEffect    ToolEffect `protobuf:"varint,21,opt,name=tool_effect,json=toolEffect,proto3,enum=writ.v1.ToolEffect" json:"tool_effect,omitempty"`
+	ToolEffect ToolEffect `protobuf:"varint,21,opt,name=tool_effect,json=toolEffect,proto3,enum=writ.v1.ToolEffect" json:"tool_effect,omitempty"`
+	// What a human is asked for, with verdict NEEDS_APPROVAL.
+	Approval      *ApprovalRequest `protobuf:"bytes,22,opt,name=approval,proto3" json:"approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +722,13 @@ func (x *DecisionRecord) GetToolEffect() ToolEffect {
 		return x.ToolEffect
 	}
 	return ToolEffect_TOOL_EFFECT_UNSPECIFIED
+}
+
+func (x *DecisionRecord) GetApproval() *ApprovalRequest {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
 }
 
 // OutcomeRecord is the body of a RECORD_KIND_OUTCOME: what happened after an ALLOW.
@@ -1161,7 +1174,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/approval.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
 	"\x06Record\x12\x1e\n" +
 	"\x06log_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x05logId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x06R\x05index\x12\x1d\n" +
@@ -1182,7 +1195,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"Commitment\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12\x1f\n" +
-	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\x90\b\n" +
+	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xc6\b\n" +
 	"\x0eDecisionRecord\x126\n" +
 	"\asurface\x18\x01 \x01(\x0e2\x10.writ.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x120\n" +
@@ -1211,7 +1224,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x0etoken_lifetime\x18\x13 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\rtokenLifetime\x12!\n" +
 	"\asession\x18\x14 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12>\n" +
 	"\vtool_effect\x18\x15 \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
-	"toolEffect\"\xbd\x04\n" +
+	"toolEffect\x124\n" +
+	"\bapproval\x18\x16 \x01(\v2\x18.writ.v1.ApprovalRequestR\bapproval\"\xbd\x04\n" +
 	"\rOutcomeRecord\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.writ.v1.OutcomeStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +
@@ -1252,7 +1266,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x8b\x02\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xa5\x02\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1265,7 +1279,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x13RECORD_KIND_SESSION\x10\a\x12\x1b\n" +
 	"\x17RECORD_KIND_OBSERVATION\x10\b\x12\x18\n" +
 	"\x14RECORD_KIND_WORKFLOW\x10\n" +
-	"*{\n" +
+	"\x12\x18\n" +
+	"\x14RECORD_KIND_APPROVAL\x10\t*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
@@ -1318,10 +1333,11 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(Durability)(0),             // 16: writ.v1.Durability
 	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 	(ToolEffect)(0),             // 18: writ.v1.ToolEffect
-	(Reason)(0),                 // 19: writ.v1.Reason
-	(*Reserve)(nil),             // 20: writ.v1.Reserve
-	(*KeptField)(nil),           // 21: writ.v1.KeptField
-	(SandboxTier)(0),            // 22: writ.v1.SandboxTier
+	(*ApprovalRequest)(nil),     // 19: writ.v1.ApprovalRequest
+	(Reason)(0),                 // 20: writ.v1.Reason
+	(*Reserve)(nil),             // 21: writ.v1.Reserve
+	(*KeptField)(nil),           // 22: writ.v1.KeptField
+	(SandboxTier)(0),            // 23: writ.v1.SandboxTier
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Record.kind:type_name -> writ.v1.RecordKind
@@ -1335,17 +1351,18 @@ var file_writ_v1_record_proto_depIdxs = []int32{
 	16, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
 	17, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
 	18, // 10: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
-	3,  // 11: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
-	19, // 12: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
-	17, // 13: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
-	20, // 14: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
-	21, // 15: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
-	22, // 16: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	19, // 11: writ.v1.DecisionRecord.approval:type_name -> writ.v1.ApprovalRequest
+	3,  // 12: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
+	20, // 13: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
+	17, // 14: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
+	21, // 15: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
+	22, // 16: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
+	23, // 17: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1353,6 +1370,7 @@ func file_writ_v1_record_proto_init() {
 	if File_writ_v1_record_proto != nil {
 		return
 	}
+	file_writ_v1_approval_proto_init()
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_envelope_proto_init()
 	file_writ_v1_options_proto_init()
