@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,13 +47,15 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
-		switch rapid.IntRange(0, 5).Draw(t, "other") {
+		switch rapid.IntRange(0, 6).Draw(t, "other") {
 		case 0:
 			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
 		case 1:
 			add(writv1.RecordKind_RECORD_KIND_OBSERVATION, nil, observationDrawn(t, now))
 		case 2:
 			add(writv1.RecordKind_RECORD_KIND_WORKFLOW, nil, workflowDrawn(t, now))
+		case 3:
+			add(writv1.RecordKind_RECORD_KIND_APPROVAL, nil, voteDrawn(t, now))
 		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
 		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
@@ -105,6 +108,35 @@ func workflowDrawn(t *rapid.T, now time.Time) *writv1.WorkflowRecord {
 	return out
 }
 
+// approvalOf is one of a few approvals.
+func approvalOf(t *rapid.T) string {
+	return strings.Repeat(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "approval"), 32)
+}
+
+func voteDrawn(t *rapid.T, now time.Time) *writv1.ApprovalVote {
+	return &writv1.ApprovalVote{
+		ApprovalId: approvalOf(t), Approver: rapid.SampledFrom([]string{"ann", "bob", "kim"}).Draw(t, "approver"),
+		Choice: writv1.ApprovalChoice(rapid.Int32Range(1, 2).Draw(t, "choice")), Binding: make([]byte, 32), PublicKey: make([]byte, 32),
+		Signature: make([]byte, 64), Time: timestamppb.New(now),
+	}
+}
+
+// askDrawn makes a decision one that waits for an approval, or uses one.
+func askDrawn(t *rapid.T, now time.Time, out *writv1.DecisionRecord) {
+	id := approvalOf(t)
+	out.ApprovalId, out.Principal = id, &writv1.Principal{User: "ann", Tenant: "acme"}
+	if rapid.Bool().Draw(t, "uses") {
+		out.ApprovalId = ""
+		out.Decision.Effects = append(out.Decision.Effects, &writv1.Effect{Effect: &writv1.Effect_Consume{Consume: &writv1.ConsumeApproval{Id: id}}})
+		return
+	}
+	out.Decision.Verdict = writv1.Verdict_VERDICT_NEEDS_APPROVAL
+	out.Approval = &writv1.ApprovalRequest{
+		Basis: make([]byte, 32), Roles: []string{"boss"}, Quorum: 1, Key: append(make([]byte, 31), id[0]),
+		ExpireTime: timestamppb.New(now.Add(time.Duration(rapid.IntRange(1, 48).Draw(t, "lasts")) * time.Hour)),
+	}
+}
+
 func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 	out := &writv1.DecisionRecord{
 		Identity: make([]byte, 32), Facts: &writv1.Facts{Time: timestamppb.New(now)},
@@ -119,6 +151,9 @@ func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 	}
 	if rapid.Bool().Draw(t, "keyed") {
 		out.IdempotencyDigest = binary.BigEndian.AppendUint64(make([]byte, 24), rapid.Uint64Range(1, 8).Draw(t, "key"))
+	}
+	if rapid.IntRange(0, 3).Draw(t, "asks") == 0 {
+		askDrawn(t, now, out)
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "reserves") {
 		out.Decision.Effects = append(out.Decision.Effects, &writv1.Effect{Effect: &writv1.Effect_Reserve{Reserve: reserveDrawn(t)}})
