@@ -148,6 +148,9 @@ func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
 	for _, reserve := range outcome.GetGivenBack() {
 		s.budgets.GiveBack(reserve)
 	}
+	for _, overrun := range outcome.GetOverrun() {
+		s.budgets.Reserve(overrun)
+	}
 }
 
 // session applies the record of a session. The caller holds the lock.
@@ -198,14 +201,10 @@ func (s *State) Dump() string {
 	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump()
 }
 
-// balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
-// 366 days), so that no balance that still counts is forgotten.
-const balancesKeptFor = 367 * 24 * time.Hour
-
 func (s *State) forget(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.budgets.Forget(now.Add(-balancesKeptFor))
+	s.budgets.Forget(now)
 	s.sessions.Forget(now)
 	s.workflows.Forget(now)
 }

@@ -19,11 +19,11 @@ import (
 // drawFacts returns the facts of a call with any balances.
 func drawFacts(t *rapid.T, bundle *policy.Bundle, call *policy.Call) *writv1.Facts {
 	facts := &writv1.Facts{Time: noon.GetTime()}
-	for _, key := range bundle.Balances(call) {
+	for _, key := range bundle.Balances(call, nil) {
 		if rapid.IntRange(0, 4).Draw(t, "missing") == 0 {
 			continue
 		}
-		start := key.WindowStart(noon.GetTime().AsTime()).Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "window")) * key.Window)
+		start := key.WindowStart(noon.GetTime().AsTime()).Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "window")) * time.Hour)
 		facts.Balances = append(facts.Balances, &writv1.Balance{
 			Budget: key.Budget, Key: key.Scope, Dimension: key.Dimension,
 			WindowStart: timestamppb.New(start), Taken: rapid.Int64Range(0, 4).Draw(t, "taken"),

@@ -74,6 +74,7 @@ type entry struct {
 	grants      *index
 	rules       []applied
 	budgets     []*budget
+	meter       *meter
 	obligations []*writv1.Obligation
 	tenantBound bool
 	// demands are what the request's fields demand of their values' provenance.
