@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -127,11 +128,19 @@ func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 }
 
 func reserveDrawn(t *rapid.T) *writv1.Reserve {
-	return &writv1.Reserve{
+	day := time.Date(2026, 11, rapid.IntRange(1, 3).Draw(t, "day"), 0, 0, 0, 0, time.UTC)
+	out := &writv1.Reserve{
 		Budget: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "budget"), Key: []string{rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user")},
 		Dimension: writv1.Dimension_DIMENSION_CALLS, Amount: rapid.Int64Range(1, 3).Draw(t, "amount"),
-		WindowStart: timestamppb.New(time.Date(2026, 11, rapid.IntRange(1, 3).Draw(t, "day"), 0, 0, 0, 0, time.UTC)),
+		WindowStart: timestamppb.New(day),
 	}
+	switch rapid.IntRange(0, 2).Draw(t, "kind of window") {
+	case 1:
+		out.Rolling = durationpb.New(48 * time.Hour)
+	case 2:
+		out.WindowStart, out.ExpireTime = timestamppb.New(time.Unix(0, 0)), timestamppb.New(day)
+	}
+	return out
 }
 
 func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {
@@ -140,8 +149,14 @@ func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {
 	}).Draw(t, "state")}
 	if out.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
 		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}
-	} else {
-		out.Result = []byte(`{"n":1}`)
+		return out
+	}
+	out.Result = []byte(`{"n":1}`)
+	switch rapid.IntRange(0, 2).Draw(t, "bill") {
+	case 1:
+		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}
+	case 2:
+		out.Overrun = []*writv1.Reserve{reserveDrawn(t)}
 	}
 	return out
 }
