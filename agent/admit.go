@@ -45,6 +45,7 @@ func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
 		a.state.decided(ad)
 	}
 	a.count(ad)
+	a.watch(ad)
 	return ad
 }
 

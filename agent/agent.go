@@ -57,6 +57,10 @@ type Options struct {
 	// Start is the record of this start; its fields are filled by whoever opened
 	// the ledger.
 	Start *writv1.StartRecord
+	// Alert, which may be nil, hears of alerts once they are recorded. It is called
+	// from a goroutine of the ledger: it MUST be quick, and MUST NOT call the agent or
+	// the ledger.
+	Alert func(*writv1.AlertRecord)
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
 	// Log is the agent's own log. It never gets arguments, tokens or keys.
@@ -107,6 +111,8 @@ type Agent struct {
 	moving map[sessions.ID]bool
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
+	// alerting are the alerts that are on their way into the ledger.
+	alerting map[string]bool
 
 	// compacted is the number of records that the snapshot covers. It is Compact's.
 	compacted uint64
@@ -130,6 +136,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		state:      options.State,
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
+		alerting:   make(map[string]bool),
 		moving:     make(map[sessions.ID]bool),
 		compacted:  options.State.size,
 	}

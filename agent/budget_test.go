@@ -181,3 +181,42 @@ func TestACrashSettlesAtTheWorstCase(t *testing.T) {
 		t.Errorf("balances = %v", before)
 	}
 }
+
+func TestAlertsAreGivenOnceInAWindow(t *testing.T) {
+	t.Parallel()
+	alerts := make(chan *writv1.AlertRecord, 100)
+	w := openWorkshop(t, workshopOptions{craft: answers(300), files: modelFiles, alert: func(a *writv1.AlertRecord) { alerts <- a }})
+	want := func(what string) {
+		t.Helper()
+		a := <-alerts
+		got := fmt.Sprintf("%s %s %d%%: %d of %d", strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_"), a.GetBudget(), a.GetPercent(), a.GetTaken(), a.GetLimit())
+		if got != what {
+			t.Errorf("alert %q, want %q", got, what)
+		}
+	}
+	w.allow(asking(100))
+	w.allow(asking(450))
+	want("THRESHOLD tokens 50%: 550 of 1000")
+	w.allow(asking(50))
+	w.agent.Admit(t.Context(), asking(500))
+	want("EXHAUSTED money 0%: 6000 of 10000")
+	want("EXHAUSTED tokens 0%: 600 of 1000")
+	w.agent.Admit(t.Context(), asking(500))
+	billed := w.allow(asking(200))
+	want("THRESHOLD money 80%: 8000 of 10000")
+	if err := billed.Finish(billed.Run(t.Context(), nil).Outcome()); err != nil {
+		t.Fatal(err)
+	}
+	want("OVERRUN money 0%: 1000 of 10000")
+	want("OVERRUN tokens 0%: 100 of 1000")
+	if len(alerts) != 0 {
+		t.Errorf("%d more alerts", len(alerts))
+	}
+	if diff := cmp.Diff(w.agent.State().Dump(), w.folded()); diff != "" {
+		t.Errorf("(-live +folded):\n%s", diff)
+	}
+	// What was given stays given after a restart.
+	if state := w.reopened(); !strings.Contains(state, "alert 6:tokens") {
+		t.Errorf("the alerts are lost:\n%s", state)
+	}
+}

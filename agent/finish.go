@@ -73,6 +73,7 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: ad.agent.options.Clock(),
 	})
 	record.GivenBack, record.Overrun, record.Spent = settled.GivenBack, settled.Overrun, settled.Spent
+	ad.agent.overrun(ad, settled.Overrun)
 	if ad.answer.whole != nil {
 		sum := digest(ad.tenantKey, []byte("writ/result/v1"), ad.answer.whole)
 		record.ResultDigest = sum[:]

@@ -47,13 +47,15 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
-		switch rapid.IntRange(0, 5).Draw(t, "other") {
+		switch rapid.IntRange(0, 6).Draw(t, "other") {
 		case 0:
 			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
 		case 1:
 			add(writv1.RecordKind_RECORD_KIND_OBSERVATION, nil, observationDrawn(t, now))
 		case 2:
 			add(writv1.RecordKind_RECORD_KIND_WORKFLOW, nil, workflowDrawn(t, now))
+		case 3:
+			add(writv1.RecordKind_RECORD_KIND_ALERT, nil, alertDrawn(t, now))
 		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
 		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
@@ -141,6 +143,15 @@ func reserveDrawn(t *rapid.T) *writv1.Reserve {
 		out.WindowStart, out.ExpireTime = timestamppb.New(time.Unix(0, 0)), timestamppb.New(day)
 	}
 	return out
+}
+
+// alertDrawn is an alert about a balance, which may be one that nothing was taken of.
+func alertDrawn(t *rapid.T, now time.Time) *writv1.AlertRecord {
+	of := reserveDrawn(t)
+	return &writv1.AlertRecord{
+		Kind: writv1.AlertKind_ALERT_KIND_THRESHOLD, Time: timestamppb.New(now), Budget: of.GetBudget(), Key: of.GetKey(), Dimension: of.GetDimension(),
+		WindowStart: of.GetWindowStart(), Rolling: of.GetRolling(), Percent: rapid.SampledFrom([]uint32{50, 80}).Draw(t, "percent"),
+	}
 }
 
 func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {

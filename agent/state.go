@@ -74,6 +74,13 @@ func (s *State) Fold(record *writv1.Record) error {
 		defer s.mu.Unlock()
 		s.session(&body)
 		return nil
+	case writv1.RecordKind_RECORD_KIND_ALERT:
+		var body writv1.AlertRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold alert record %d: %w", record.GetIndex(), err)
+		}
+		s.alert(&body)
+		return nil
 	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
 		var body writv1.ObservationRecord
 		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {

@@ -102,6 +102,8 @@ type workshopOptions struct {
 	executions int
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
+	// alert hears of alerts.
+	alert func(*writv1.AlertRecord)
 	// files are further files of the bundle.
 	files map[string]string
 }
@@ -151,6 +153,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Clock: time.Now, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
+		Alert: options.alert,
 		Log:   slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {

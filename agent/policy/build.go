@@ -275,6 +275,7 @@ func (b *builder) budgets() {
 					entry.tool.Name, budget.dimension)
 			}
 			entry.budgets = append(entry.budgets, budget)
+			entry.alerting = entry.alerting || len(budget.alerts) > 0
 			if len(entry.budgets) == mostBudgets+1 {
 				b.issue(PartBudget, i, "more than %d budgets bear on %s", mostBudgets, entry.tool.Name)
 			}

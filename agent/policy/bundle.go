@@ -70,11 +70,13 @@ type Bundle struct {
 
 // entry is a tool with everything that bears on a call of it.
 type entry struct {
-	tool        *tools.Tool
-	grants      *index
-	rules       []applied
-	budgets     []*budget
-	meter       *meter
+	tool    *tools.Tool
+	grants  *index
+	rules   []applied
+	budgets []*budget
+	meter   *meter
+	// alerting says that any of the budgets gives alerts.
+	alerting    bool
 	obligations []*writv1.Obligation
 	tenantBound bool
 	// demands are what the request's fields demand of their values' provenance.

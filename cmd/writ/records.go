@@ -149,6 +149,7 @@ var (
 		"session":     writv1.RecordKind_RECORD_KIND_SESSION,
 		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
 		"workflow":    writv1.RecordKind_RECORD_KIND_WORKFLOW,
+		"alert":       writv1.RecordKind_RECORD_KIND_ALERT,
 	}
 )
 

@@ -51,6 +51,9 @@ func (p *parts) serve(ctx context.Context) error {
 	group.Go(func() error { p.tend(ctx); return nil })
 	group.Go(func() error { p.compact(ctx); return nil })
 	group.Go(func() error { p.reload(ctx); return nil })
+	if p.alerts != nil {
+		group.Go(func() error { p.alerts.Run(ctx); return nil })
+	}
 	if p.watcher != nil {
 		group.Go(func() error { p.watcher.Run(ctx); return nil })
 	}

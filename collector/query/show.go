@@ -277,6 +277,12 @@ func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
 	for _, r := range o.GetGivenBack() {
 		s.reserve("given back", r)
 	}
+	for _, r := range o.GetOverrun() {
+		s.reserve("overrun", r)
+	}
+	for _, spent := range o.GetSpent() {
+		s.escaped("spent", fmt.Sprintf("%d %s", spent.GetAmount(), name(spent.GetDimension(), "DIMENSION_")))
+	}
 	s.line("result digest", mac(o.GetResultDigest()))
 	s.title(" record")
 }

@@ -9,8 +9,8 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
-// Alerted says whether an alert of that kind and threshold was given already in the
-// key's window at the time now.
+// Alerted says whether an alert of that kind, at that threshold or a higher one, was
+// given already in the key's window at the time now.
 func (m *Machine) Alerted(now time.Time, key Key, kind writv1.AlertKind, percent uint32) bool {
 	held, ok := m.balances[key.id()]
 	if !ok {
@@ -18,7 +18,7 @@ func (m *Machine) Alerted(now time.Time, key Key, kind writv1.AlertKind, percent
 	}
 	start := key.Window.Start(now)
 	return slices.ContainsFunc(held.alerts, func(a *writv1.HeldAlert) bool {
-		if a.GetKind() != kind || a.GetPercent() != percent {
+		if a.GetKind() != kind || a.GetPercent() < percent {
 			return false
 		}
 		at := a.GetWindowStart().AsTime()

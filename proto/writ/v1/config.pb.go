@@ -47,7 +47,9 @@ type AgentConfig struct {
 	Envoy *EnvoyConfig `protobuf:"bytes,8,opt,name=envoy,proto3" json:"envoy,omitempty"`
 	// How long the agent reports NOT_SERVING before it stops accepting calls.
 	// Default: 0 s.
-	DrainDelay    *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
+	DrainDelay *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
+	// Where alerts are posted. Absent: they are recorded and counted only.
+	AlertWebhook  *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +143,13 @@ func (x *AgentConfig) GetEnvoy() *EnvoyConfig {
 func (x *AgentConfig) GetDrainDelay() *durationpb.Duration {
 	if x != nil {
 		return x.DrainDelay
+	}
+	return nil
+}
+
+func (x *AgentConfig) GetAlertWebhook() *WebhookConfig {
+	if x != nil {
+		return x.AlertWebhook
 	}
 	return nil
 }
@@ -1132,7 +1141,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\"\xe3\x03\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xa0\x04\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1147,7 +1156,8 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x05envoy\x18\b \x01(\v2\x14.writ.v1.EnvoyConfigR\x05envoy\x12I\n" +
 	"\vdrain_delay\x18\t \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x042\x00R\n" +
-	"drainDelay\"\xab\x01\n" +
+	"drainDelay\x12;\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\xab\x01\n" +
 	"\x0eAgentListeners\x12 \n" +
 	"\x05envoy\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05envoy\x12\"\n" +
@@ -1278,7 +1288,8 @@ var file_writ_v1_config_proto_goTypes = []any{
 	(*CollectorConfig)(nil),     // 12: writ.v1.CollectorConfig
 	(*AgentKey)(nil),            // 13: writ.v1.AgentKey
 	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
-	(Durability)(0),             // 15: writ.v1.Durability
+	(*WebhookConfig)(nil),       // 15: writ.v1.WebhookConfig
+	(Durability)(0),             // 16: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
 	1,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
@@ -1288,23 +1299,24 @@ var file_writ_v1_config_proto_depIdxs = []int32{
 	10, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
 	11, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
 	14, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	2,  // 7: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	5,  // 8: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	6,  // 9: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	7,  // 10: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	15, // 11: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	14, // 12: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	3,  // 13: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	14, // 14: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	2,  // 15: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	14, // 16: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	2,  // 17: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	13, // 18: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	15, // 7: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	2,  // 8: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	5,  // 9: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	6,  // 10: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	7,  // 11: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	16, // 12: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	14, // 13: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	3,  // 14: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	14, // 15: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	2,  // 16: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	14, // 17: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	2,  // 18: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	13, // 19: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1313,6 +1325,7 @@ func file_writ_v1_config_proto_init() {
 		return
 	}
 	file_writ_v1_options_proto_init()
+	file_writ_v1_webhook_proto_init()
 	file_writ_v1_config_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
