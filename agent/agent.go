@@ -19,6 +19,7 @@ import (
 	"github.com/writ-dev/writ/ledger/token"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/drift"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/tools/schemas"
@@ -102,6 +103,8 @@ type Agent struct {
 	executions chan struct{}
 	counts     counts
 	draining   atomic.Bool
+	// drifts says that there are alarms of drift to be recorded.
+	drifts atomic.Bool
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -111,6 +114,8 @@ type Agent struct {
 	moving map[sessions.ID]bool
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
+	// drifted are the alarms of drift that nobody has recorded.
+	drifted []drift.Alarm
 	// alerting are the alerts that are on their way into the ledger.
 	alerting map[string]bool
 
@@ -143,6 +148,8 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 	if err := options.State.checkLedger(options.Ledger); err != nil {
 		return nil, err
 	}
+	// What the fold found drifting was told when it happened.
+	_ = options.State.drift.Alarms()
 	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start, a.ownDurability()); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -14,10 +16,72 @@ import (
 // watch gives the alerts that a decision gives rise to, once it is recorded. An alert
 // holds nothing up: it is recorded when the ledger comes to it.
 func (a *Agent) watch(ad *Admission) {
+	if a.drifts.Load() {
+		a.raiseDrifts()
+	}
 	if ad.bundle == nil || ad.origin != writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE || !ad.position.Recorded {
 		return
 	}
 	a.raise(ad, ad.bundle.Alerts(&ad.call, ad.result, ad.facts))
+}
+
+// calledOnceWritten returns what counts an allowed call, in the order of the records: so
+// the state is what a fold of them gives.
+func (a *Agent) calledOnceWritten(ad *Admission) func(error) {
+	return func(err error) {
+		if err != nil {
+			return
+		}
+		a.state.mu.Lock()
+		a.state.drift.Call(ad.time, ad.call.Envelope.GetToolCall().GetName())
+		alarms := a.state.drift.Alarms()
+		a.state.mu.Unlock()
+		if len(alarms) == 0 {
+			return
+		}
+		a.mu.Lock()
+		a.drifted = append(a.drifted, alarms...)
+		a.mu.Unlock()
+		a.drifts.Store(true)
+	}
+}
+
+// raiseDrifts records the alarms of drift. They are of all calls, and of no tenant.
+func (a *Agent) raiseDrifts() {
+	a.mu.Lock()
+	alarms := a.drifted
+	a.drifted = nil
+	a.drifts.Store(false)
+	a.mu.Unlock()
+	for _, alarm := range alarms {
+		record := &writv1.AlertRecord{
+			Kind: writv1.AlertKind_ALERT_KIND_DRIFT, Time: timestamppb.New(alarm.Time), Drift: &writv1.Drift{
+				Series: alarm.Series, Since: timestamppb.New(alarm.Since),
+				ExpectedPerMinute: alarm.Expected, SeenPerMinute: alarm.Seen,
+			},
+		}
+		a.record(ledger.Entry{}, "drift "+alarm.Series, record)
+	}
+}
+
+// spentMoney returns what a call took of money: what its outcome says, and else the
+// most that any budget reserved.
+func spentMoney(reserved []*writv1.Reserve, outcome *writv1.OutcomeRecord) int64 {
+	if outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+		return 0
+	}
+	for _, spent := range outcome.GetSpent() {
+		if spent.GetDimension() == writv1.Dimension_DIMENSION_MONEY {
+			return spent.GetAmount()
+		}
+	}
+	var most int64
+	for _, r := range reserved {
+		if r.GetDimension() == writv1.Dimension_DIMENSION_MONEY {
+			most = max(most, r.GetAmount())
+		}
+	}
+	return most
 }
 
 // overrun counts what a call took beyond its worst case, and gives the alerts.
@@ -43,14 +107,16 @@ func (a *Agent) raise(ad *Admission, alerts []policy.Alert) {
 			a.end(name)
 			continue
 		}
-		entry := ledger.Entry{
-			Kind: writv1.RecordKind_RECORD_KIND_ALERT, Tenant: ad.request.Principal.GetTenant(), DecisionID: ad.id[:],
-			BundleDigest: a.bundleDigest(), Body: record,
-			Written: func(err error) { a.raised(name, record, err) },
-		}
-		if err := a.options.Ledger.AppendAsync(context.Background(), entry); err != nil {
-			a.raised(name, record, err)
-		}
+		a.record(ledger.Entry{Tenant: ad.request.Principal.GetTenant(), DecisionID: ad.id[:]}, name, record)
+	}
+}
+
+// record has an alert recorded, and told once it is.
+func (a *Agent) record(entry ledger.Entry, name string, record *writv1.AlertRecord) {
+	entry.Kind, entry.BundleDigest, entry.Body = writv1.RecordKind_RECORD_KIND_ALERT, a.bundleDigest(), record
+	entry.Written = func(err error) { a.raised(name, record, err) }
+	if err := a.options.Ledger.AppendAsync(context.Background(), entry); err != nil {
+		a.raised(name, record, err)
 	}
 }
 
@@ -98,6 +164,9 @@ func (a *Agent) raised(name string, record *writv1.AlertRecord, err error) {
 
 // alert applies an alert that is recorded.
 func (s *State) alert(record *writv1.AlertRecord) {
+	if record.GetBudget() == "" {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.budgets.Alert(record)

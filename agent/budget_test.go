@@ -220,3 +220,34 @@ func TestAlertsAreGivenOnceInAWindow(t *testing.T) {
 		t.Errorf("the alerts are lost:\n%s", state)
 	}
 }
+
+func TestDriftIsAnAlert(t *testing.T) {
+	t.Parallel()
+	alerts := make(chan *writv1.AlertRecord, 100)
+	now := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	w := openWorkshop(t, workshopOptions{clock: func() time.Time { return now }, alert: func(a *writv1.AlertRecord) { alerts <- a }})
+	call := func(tool string) {
+		if err := w.allow(request(tool, "x")).FinishLater(agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 * 24 {
+		call("workshop.send")
+		now = now.Add(time.Hour)
+	}
+	if len(alerts) != 0 {
+		t.Fatalf("%d alerts", len(alerts))
+	}
+	for range 10 {
+		for range 10 {
+			call("workshop.send")
+		}
+		now = now.Add(10 * time.Second)
+	}
+	if a := <-alerts; a.GetKind() != writv1.AlertKind_ALERT_KIND_DRIFT || a.GetDrift().GetSeries() != "calls" {
+		t.Errorf("alert %v, want one of drift", a)
+	}
+	if diff := cmp.Diff(w.agent.State().Dump(), w.folded()); diff != "" {
+		t.Errorf("(-live +folded):\n%s", diff)
+	}
+}

@@ -29,6 +29,9 @@ func (a *Agent) commit(ctx context.Context, ad *Admission) *reasons.Error {
 	if err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to make the call's record")
 	}
+	if ad.Allowed() {
+		entry.Written = a.calledOnceWritten(ad)
+	}
 	ad.position, err = a.options.Ledger.Append(context.WithoutCancel(ctx), entry, ad.durability())
 	if err != nil {
 		return ledgerRefusal(err)

@@ -29,8 +29,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}, []string{"surface", "tool", "verdict", "reason"}),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_alerts_total",
-			Help: "Alerts that were recorded, by kind and budget.",
-		}, []string{"kind", "budget"}),
+			Help: "Alerts that were recorded, by kind and by the budget, or the series that drifts.",
+		}, []string{"kind", "of"}),
 		overruns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_budget_overruns_total",
 			Help: "Calls that took more of a budget than their worst case.",
@@ -45,13 +45,13 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	return m
 }
 
-// alert counts an alert. Budgets' names are the bundle's, so that callers cannot make
-// series.
+// alert counts an alert. The names of budgets and of tools that were allowed are the
+// bundle's, so that callers cannot make series.
 func (m *Metrics) alert(a *writv1.AlertRecord) {
 	if m == nil {
 		return
 	}
-	m.alerts.WithLabelValues(strings.ToLower(strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_")), a.GetBudget()).Inc()
+	m.alerts.WithLabelValues(strings.ToLower(strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_")), a.GetBudget()+a.GetDrift().GetSeries()).Inc()
 }
 
 // overrun counts a bill above the worst case.

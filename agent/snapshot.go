@@ -75,10 +75,11 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	balances := s.budgets.Held()
 	known := s.sessions.Held()
 	runs := s.workflows.Held()
+	drifts := s.drift.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
 		Admissions: uint64(len(held)), HeldBalances: uint64(len(balances)), Sessions: uint64(len(known)),
-		Runs: uint64(len(runs)),
+		Runs: uint64(len(runs)), Drifts: uint64(len(drifts)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
@@ -88,6 +89,9 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	}
 	for _, k := range known {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Session{Session: k}})
+	}
+	for _, d := range drifts {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Drift{Drift: d}})
 	}
 	for _, r := range runs {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Run{Run: r}})
@@ -188,6 +192,13 @@ func (s *State) readSnapshot(file io.Reader) error {
 		if err := s.sessions.Restore(part.GetSession()); err != nil {
 			return err
 		}
+	}
+	for range header.GetDrifts() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		s.drift.Restore(part.GetDrift())
 	}
 	for range header.GetRuns() {
 		part, err := in.part()

@@ -11,6 +11,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/budgets"
+	"github.com/writ-dev/writ/state/drift"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/state/workflows"
 )
@@ -24,6 +25,7 @@ type State struct {
 	budgets    budgets.Machine
 	admissions *admissions.Machine
 	sessions   *sessions.Machine
+	drift      drift.Machine
 	workflows  *workflows.Machine
 	// next is the index of the record that Fold takes next.
 	next uint64
@@ -122,6 +124,7 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	copy(claim.Identity[:], body.GetIdentity())
 	claim.Reserved = reserves(body.GetDecision())
 	s.take(claim)
+	s.drift.Call(claim.Time, body.GetTool())
 	if len(body.GetSession()) == len(workflows.Session{}) {
 		s.workflows.Decided(workflows.DecidedOf(workflows.Session(body.GetSession()), claim.ID,
 			body.GetTool(), body.GetToolEffect(), body.GetFacts(), body.GetDecision()))
@@ -147,7 +150,8 @@ func (s *State) abandon(claim admissions.Claim) {
 
 // finish applies an outcome. The caller holds mu.
 func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
-	if _, ok := s.admissions.Finish(id, outcome); !ok {
+	held, ok := s.admissions.Finish(id, outcome)
+	if !ok {
 		return
 	}
 	s.sessions.Ended(id, outcome)
@@ -158,6 +162,7 @@ func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
 	for _, overrun := range outcome.GetOverrun() {
 		s.budgets.Reserve(overrun)
 	}
+	s.drift.Spend(spentMoney(held.Reserved, outcome))
 }
 
 // session applies the record of a session. The caller holds the lock.
@@ -205,7 +210,7 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump()
 }
 
 func (s *State) forget(now time.Time) {

@@ -102,6 +102,8 @@ type workshopOptions struct {
 	executions int
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
+	// clock tells the time; nil is the system's.
+	clock func() time.Time
 	// alert hears of alerts.
 	alert func(*writv1.AlertRecord)
 	// files are further files of the bundle.
@@ -116,6 +118,9 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	}
 	if options.executor == nil {
 		options.executor = options.craft
+	}
+	if options.clock == nil {
+		options.clock = time.Now
 	}
 	for name, text := range workshopFiles {
 		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
@@ -150,7 +155,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
 		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.executor,
-		Clock: time.Now, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
+		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
 		Alert: options.alert,

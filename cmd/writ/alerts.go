@@ -49,7 +49,7 @@ func (p *parts) openAlerts() error {
 // alert logs an alert, and has it posted.
 func (p *parts) alert(record *writv1.AlertRecord) {
 	p.log.Warn("alert", "kind", alertKind(record), "budget", record.GetBudget(), "percent", record.GetPercent(),
-		"taken", record.GetTaken(), "limit", record.GetLimit())
+		"taken", record.GetTaken(), "limit", record.GetLimit(), "drifts", record.GetDrift().GetSeries())
 	if p.alerts == nil {
 		return
 	}

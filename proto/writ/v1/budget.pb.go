@@ -299,6 +299,8 @@ const (
 	AlertKind_ALERT_KIND_EXHAUSTED AlertKind = 2
 	// A call took more than its worst case.
 	AlertKind_ALERT_KIND_OVERRUN AlertKind = 3
+	// What is spent or called is not what it was on the days before.
+	AlertKind_ALERT_KIND_DRIFT AlertKind = 4
 )
 
 // Enum value maps for AlertKind.
@@ -308,12 +310,14 @@ var (
 		1: "ALERT_KIND_THRESHOLD",
 		2: "ALERT_KIND_EXHAUSTED",
 		3: "ALERT_KIND_OVERRUN",
+		4: "ALERT_KIND_DRIFT",
 	}
 	AlertKind_value = map[string]int32{
 		"ALERT_KIND_UNSPECIFIED": 0,
 		"ALERT_KIND_THRESHOLD":   1,
 		"ALERT_KIND_EXHAUSTED":   2,
 		"ALERT_KIND_OVERRUN":     3,
+		"ALERT_KIND_DRIFT":       4,
 	}
 )
 
@@ -939,7 +943,9 @@ type AlertRecord struct {
 	// What has been taken.
 	Taken int64 `protobuf:"varint,9,opt,name=taken,proto3" json:"taken,omitempty"`
 	// The budget's limit.
-	Limit         int64 `protobuf:"varint,10,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int64 `protobuf:"varint,10,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What drifts, with ALERT_KIND_DRIFT; no budget is named then.
+	Drift         *Drift `protobuf:"bytes,11,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1050,286 @@ func (x *AlertRecord) GetLimit() int64 {
 	return 0
 }
 
+func (x *AlertRecord) GetDrift() *Drift {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
+// Drift says that something is more than it was at this hour of the days before.
+type Drift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "calls", "money", or "tool:" and the name of the tool whose share of all calls it is.
+	Series string `protobuf:"bytes,1,opt,name=series,proto3" json:"series,omitempty"`
+	// About when it began.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// How many calls a minute, or how many billionths of a dollar, were to be expected.
+	ExpectedPerMinute float64 `protobuf:"fixed64,3,opt,name=expected_per_minute,json=expectedPerMinute,proto3" json:"expected_per_minute,omitempty"`
+	// How many there were.
+	SeenPerMinute float64 `protobuf:"fixed64,4,opt,name=seen_per_minute,json=seenPerMinute,proto3" json:"seen_per_minute,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drift) Reset() {
+	*x = Drift{}
+	mi := &file_writ_v1_budget_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drift) ProtoMessage() {}
+
+func (x *Drift) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_budget_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drift.ProtoReflect.Descriptor instead.
+func (*Drift) Descriptor() ([]byte, []int) {
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Drift) GetSeries() string {
+	if x != nil {
+		return x.Series
+	}
+	return ""
+}
+
+func (x *Drift) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Drift) GetExpectedPerMinute() float64 {
+	if x != nil {
+		return x.ExpectedPerMinute
+	}
+	return 0
+}
+
+func (x *Drift) GetSeenPerMinute() float64 {
+	if x != nil {
+		return x.SeenPerMinute
+	}
+	return 0
+}
+
+// HeldDrift is what is kept of one series to tell its drift (state/drift). A tick is
+// ten seconds.
+type HeldDrift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Drift.
+	Series string `protobuf:"bytes,1,opt,name=series,proto3" json:"series,omitempty"`
+	// Number of the tick that is being counted, from the Unix epoch.
+	Tick int64 `protobuf:"varint,2,opt,name=tick,proto3" json:"tick,omitempty"`
+	// Number of the first tick that was.
+	FirstTick int64 `protobuf:"varint,3,opt,name=first_tick,json=firstTick,proto3" json:"first_tick,omitempty"`
+	// How many ticks of the hour were counted.
+	HourTicks int64 `protobuf:"varint,4,opt,name=hour_ticks,json=hourTicks,proto3" json:"hour_ticks,omitempty"`
+	// Mean of a tick by the hour of the day.
+	Mean []float64 `protobuf:"fixed64,5,rep,packed,name=mean,proto3" json:"mean,omitempty"`
+	// Of how many days the mean is.
+	Days []uint32 `protobuf:"varint,6,rep,packed,name=days,proto3" json:"days,omitempty"`
+	// Variance of a tick over its mean.
+	Spread float64 `protobuf:"fixed64,7,opt,name=spread,proto3" json:"spread,omitempty"`
+	// Mean of an event.
+	Unit float64 `protobuf:"fixed64,8,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Sum of the tick that is being counted.
+	Value float64 `protobuf:"fixed64,9,opt,name=value,proto3" json:"value,omitempty"`
+	// Its events.
+	Events float64 `protobuf:"fixed64,10,opt,name=events,proto3" json:"events,omitempty"`
+	// Sum of the ticks of the hour.
+	HourSum float64 `protobuf:"fixed64,11,opt,name=hour_sum,json=hourSum,proto3" json:"hour_sum,omitempty"`
+	// Sum of their squares.
+	HourSquares float64 `protobuf:"fixed64,12,opt,name=hour_squares,json=hourSquares,proto3" json:"hour_squares,omitempty"`
+	// Events of the hour.
+	HourEvents float64 `protobuf:"fixed64,13,opt,name=hour_events,json=hourEvents,proto3" json:"hour_events,omitempty"`
+	// The cumulative sum that is tested.
+	Score float64 `protobuf:"fixed64,14,opt,name=score,proto3" json:"score,omitempty"`
+	// The tick since which it is not zero.
+	SinceTick int64 `protobuf:"varint,15,opt,name=since_tick,json=sinceTick,proto3" json:"since_tick,omitempty"`
+	// What came since then.
+	Seen float64 `protobuf:"fixed64,16,opt,name=seen,proto3" json:"seen,omitempty"`
+	// What was to be expected.
+	Expected float64 `protobuf:"fixed64,17,opt,name=expected,proto3" json:"expected,omitempty"`
+	// The tick before which no further alarm is given.
+	QuietTick     int64 `protobuf:"varint,18,opt,name=quiet_tick,json=quietTick,proto3" json:"quiet_tick,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldDrift) Reset() {
+	*x = HeldDrift{}
+	mi := &file_writ_v1_budget_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldDrift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldDrift) ProtoMessage() {}
+
+func (x *HeldDrift) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_budget_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldDrift.ProtoReflect.Descriptor instead.
+func (*HeldDrift) Descriptor() ([]byte, []int) {
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HeldDrift) GetSeries() string {
+	if x != nil {
+		return x.Series
+	}
+	return ""
+}
+
+func (x *HeldDrift) GetTick() int64 {
+	if x != nil {
+		return x.Tick
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetFirstTick() int64 {
+	if x != nil {
+		return x.FirstTick
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetHourTicks() int64 {
+	if x != nil {
+		return x.HourTicks
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetMean() []float64 {
+	if x != nil {
+		return x.Mean
+	}
+	return nil
+}
+
+func (x *HeldDrift) GetDays() []uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *HeldDrift) GetSpread() float64 {
+	if x != nil {
+		return x.Spread
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetUnit() float64 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetEvents() float64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetHourSum() float64 {
+	if x != nil {
+		return x.HourSum
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetHourSquares() float64 {
+	if x != nil {
+		return x.HourSquares
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetHourEvents() float64 {
+	if x != nil {
+		return x.HourEvents
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetScore() float64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetSinceTick() int64 {
+	if x != nil {
+		return x.SinceTick
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetSeen() float64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetExpected() float64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+func (x *HeldDrift) GetQuietTick() int64 {
+	if x != nil {
+		return x.QuietTick
+	}
+	return 0
+}
+
 var File_writ_v1_budget_proto protoreflect.FileDescriptor
 
 const file_writ_v1_budget_proto_rawDesc = "" +
@@ -1099,7 +1385,7 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\tHeldAlert\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.writ.v1.AlertKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\rR\apercent\x12E\n" +
-	"\fwindow_start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vwindowStart\"\xb4\x03\n" +
+	"\fwindow_start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vwindowStart\"\xda\x03\n" +
 	"\vAlertRecord\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.writ.v1.AlertKindB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04kind\x126\n" +
@@ -1112,7 +1398,39 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\apercent\x18\b \x01(\rR\apercent\x12\x14\n" +
 	"\x05taken\x18\t \x01(\x03R\x05taken\x12\x14\n" +
 	"\x05limit\x18\n" +
-	" \x01(\x03R\x05limit*\xd1\x01\n" +
+	" \x01(\x03R\x05limit\x12$\n" +
+	"\x05drift\x18\v \x01(\v2\x0e.writ.v1.DriftR\x05drift\"\xd5\x01\n" +
+	"\x05Drift\x12\"\n" +
+	"\x06series\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x06series\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12>\n" +
+	"\x13expected_per_minute\x18\x03 \x01(\x01B\x0e\xbaH\v\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\x11expectedPerMinute\x126\n" +
+	"\x0fseen_per_minute\x18\x04 \x01(\x01B\x0e\xbaH\v\x12\t)\x00\x00\x00\x00\x00\x00\x00\x00R\rseenPerMinute\"\xf8\x03\n" +
+	"\tHeldDrift\x12 \n" +
+	"\x06series\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06series\x12\x12\n" +
+	"\x04tick\x18\x02 \x01(\x03R\x04tick\x12\x1d\n" +
+	"\n" +
+	"first_tick\x18\x03 \x01(\x03R\tfirstTick\x12\x1d\n" +
+	"\n" +
+	"hour_ticks\x18\x04 \x01(\x03R\thourTicks\x12\x1c\n" +
+	"\x04mean\x18\x05 \x03(\x01B\b\xbaH\x05\x92\x01\x02\x10\x18R\x04mean\x12\x1c\n" +
+	"\x04days\x18\x06 \x03(\rB\b\xbaH\x05\x92\x01\x02\x10\x18R\x04days\x12\x16\n" +
+	"\x06spread\x18\a \x01(\x01R\x06spread\x12\x12\n" +
+	"\x04unit\x18\b \x01(\x01R\x04unit\x12\x14\n" +
+	"\x05value\x18\t \x01(\x01R\x05value\x12\x16\n" +
+	"\x06events\x18\n" +
+	" \x01(\x01R\x06events\x12\x19\n" +
+	"\bhour_sum\x18\v \x01(\x01R\ahourSum\x12!\n" +
+	"\fhour_squares\x18\f \x01(\x01R\vhourSquares\x12\x1f\n" +
+	"\vhour_events\x18\r \x01(\x01R\n" +
+	"hourEvents\x12\x14\n" +
+	"\x05score\x18\x0e \x01(\x01R\x05score\x12\x1d\n" +
+	"\n" +
+	"since_tick\x18\x0f \x01(\x03R\tsinceTick\x12\x12\n" +
+	"\x04seen\x18\x10 \x01(\x01R\x04seen\x12\x1a\n" +
+	"\bexpected\x18\x11 \x01(\x01R\bexpected\x12\x1d\n" +
+	"\n" +
+	"quiet_tick\x18\x12 \x01(\x03R\tquietTick*\xd1\x01\n" +
 	"\tDimension\x12\x19\n" +
 	"\x15DIMENSION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDIMENSION_CALLS\x10\x01\x12\x1a\n" +
@@ -1140,12 +1458,13 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\x19CALENDAR_UNIT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CALENDAR_UNIT_DAY\x10\x01\x12\x16\n" +
 	"\x12CALENDAR_UNIT_WEEK\x10\x02\x12\x17\n" +
-	"\x13CALENDAR_UNIT_MONTH\x10\x03*s\n" +
+	"\x13CALENDAR_UNIT_MONTH\x10\x03*\x89\x01\n" +
 	"\tAlertKind\x12\x1a\n" +
 	"\x16ALERT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ALERT_KIND_THRESHOLD\x10\x01\x12\x18\n" +
 	"\x14ALERT_KIND_EXHAUSTED\x10\x02\x12\x16\n" +
-	"\x12ALERT_KIND_OVERRUN\x10\x03B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x12ALERT_KIND_OVERRUN\x10\x03\x12\x14\n" +
+	"\x10ALERT_KIND_DRIFT\x10\x04B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_budget_proto_rawDescOnce sync.Once
@@ -1160,7 +1479,7 @@ func file_writ_v1_budget_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_budget_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_writ_v1_budget_proto_goTypes = []any{
 	(Dimension)(0),                // 0: writ.v1.Dimension
 	(BudgetScope)(0),              // 1: writ.v1.BudgetScope
@@ -1176,36 +1495,40 @@ var file_writ_v1_budget_proto_goTypes = []any{
 	(*HeldBalance)(nil),           // 11: writ.v1.HeldBalance
 	(*HeldAlert)(nil),             // 12: writ.v1.HeldAlert
 	(*AlertRecord)(nil),           // 13: writ.v1.AlertRecord
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Drift)(nil),                 // 14: writ.v1.Drift
+	(*HeldDrift)(nil),             // 15: writ.v1.HeldDrift
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_writ_v1_budget_proto_depIdxs = []int32{
-	14, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
+	16, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
 	0,  // 1: writ.v1.BudgetUnit.dimension:type_name -> writ.v1.Dimension
 	3,  // 2: writ.v1.CalendarWindow.unit:type_name -> writ.v1.CalendarUnit
-	14, // 3: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
+	16, // 3: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
 	0,  // 4: writ.v1.BudgetRoom.dimension:type_name -> writ.v1.Dimension
-	15, // 5: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
+	17, // 5: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: writ.v1.Spending.dimension:type_name -> writ.v1.Dimension
-	15, // 7: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
+	17, // 7: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
 	0,  // 8: writ.v1.HeldBalance.dimension:type_name -> writ.v1.Dimension
-	14, // 9: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
-	15, // 10: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
+	16, // 9: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
+	17, // 10: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
 	10, // 11: writ.v1.HeldBalance.parts:type_name -> writ.v1.BalancePart
 	12, // 12: writ.v1.HeldBalance.alerts:type_name -> writ.v1.HeldAlert
-	15, // 13: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 13: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
 	4,  // 14: writ.v1.HeldAlert.kind:type_name -> writ.v1.AlertKind
-	15, // 15: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
+	17, // 15: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
 	4,  // 16: writ.v1.AlertRecord.kind:type_name -> writ.v1.AlertKind
-	15, // 17: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
+	17, // 17: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
 	0,  // 18: writ.v1.AlertRecord.dimension:type_name -> writ.v1.Dimension
-	14, // 19: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
-	15, // 20: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 19: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
+	17, // 20: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
+	14, // 21: writ.v1.AlertRecord.drift:type_name -> writ.v1.Drift
+	17, // 22: writ.v1.Drift.since:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_budget_proto_init() }
@@ -1220,7 +1543,7 @@ func file_writ_v1_budget_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_budget_proto_rawDesc), len(file_writ_v1_budget_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
