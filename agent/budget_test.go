@@ -227,7 +227,7 @@ func TestDriftIsAnAlert(t *testing.T) {
 	now := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	w := openWorkshop(t, workshopOptions{clock: func() time.Time { return now }, alert: func(a *writv1.AlertRecord) { alerts <- a }})
 	call := func(tool string) {
-		if err := w.allow(request(tool, "x")).FinishLater(agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}); err != nil {
+		if err := w.allow(request(tool, "x")).Finish(agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}); err != nil {
 			t.Fatal(err)
 		}
 	}
