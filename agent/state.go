@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
@@ -230,4 +231,11 @@ func reserves(decision *writv1.Decision) []*writv1.Reserve {
 		}
 	}
 	return out
+}
+
+// Standings returns how the balances of a bundle's budgets stand at the time now.
+func (s *State) Standings(bundle *policy.Bundle, now time.Time) []*writv1.BudgetStanding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bundle.Standings(&s.budgets, now)
 }

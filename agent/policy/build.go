@@ -83,6 +83,7 @@ func New(source *Source) (*Bundle, []Issue) {
 		entries:   make(map[string]*entry, len(source.Tools)),
 		upstreams: make(map[string]*writv1.Upstream),
 		named:     make(map[string]bool, len(source.Checks)),
+		budgets:   make(map[string]*budget, len(source.Budgets)),
 	}}
 	compiler, err := newCompiler(source.Files)
 	if err != nil {
@@ -269,6 +270,7 @@ func (b *builder) budgets() {
 	for _, i := range inOrder(b.source.Budgets) {
 		source := b.source.Budgets[i]
 		budget := newBudget(source)
+		b.bundle.budgets[budget.name] = budget
 		for _, entry := range b.selected(source.GetTools()) {
 			if !entry.meter.known[budget.dimension] {
 				b.issue(PartBudget, i, "nothing says how much %s takes of %s; give its rpc a cost, or a field of its request a budget",

@@ -56,6 +56,8 @@ type Bundle struct {
 	rules       []*rule
 	named       map[string]bool
 	unevaluated []*writv1.Check
+	// budgets are the budgets by their names.
+	budgets map[string]*budget
 	// limits are the session limits, in the order of their names.
 	limits []*limit
 	// contracts are the contracts by name.

@@ -1330,6 +1330,125 @@ func (x *HeldDrift) GetQuietTick() int64 {
 	return 0
 }
 
+// BudgetStanding is how a balance stands.
+type BudgetStanding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the budget.
+	Budget string `protobuf:"bytes,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	// The parts of the key, as the budget has them.
+	Scopes []BudgetScope `protobuf:"varint,2,rep,packed,name=scopes,proto3,enum=writ.v1.BudgetScope" json:"scopes,omitempty"`
+	// Whose balance it is, in their order.
+	Key []string `protobuf:"bytes,3,rep,name=key,proto3" json:"key,omitempty"`
+	// What is counted.
+	Dimension Dimension `protobuf:"varint,4,opt,name=dimension,proto3,enum=writ.v1.Dimension" json:"dimension,omitempty"`
+	// How much may be taken in a window.
+	Limit int64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What was taken.
+	Taken int64 `protobuf:"varint,6,opt,name=taken,proto3" json:"taken,omitempty"`
+	// What is left. A soft cap, and an overrun, may have taken more than there was.
+	Left int64 `protobuf:"varint,7,opt,name=left,proto3" json:"left,omitempty"`
+	// What the limit does.
+	Cap BudgetCap `protobuf:"varint,8,opt,name=cap,proto3,enum=writ.v1.BudgetCap" json:"cap,omitempty"`
+	// When it is refilled, or when the first of what a rolling window took comes back.
+	// Absent: never, or nothing was taken of it.
+	RefillTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=refill_time,json=refillTime,proto3" json:"refill_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BudgetStanding) Reset() {
+	*x = BudgetStanding{}
+	mi := &file_writ_v1_budget_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetStanding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetStanding) ProtoMessage() {}
+
+func (x *BudgetStanding) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_budget_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetStanding.ProtoReflect.Descriptor instead.
+func (*BudgetStanding) Descriptor() ([]byte, []int) {
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BudgetStanding) GetBudget() string {
+	if x != nil {
+		return x.Budget
+	}
+	return ""
+}
+
+func (x *BudgetStanding) GetScopes() []BudgetScope {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *BudgetStanding) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *BudgetStanding) GetDimension() Dimension {
+	if x != nil {
+		return x.Dimension
+	}
+	return Dimension_DIMENSION_UNSPECIFIED
+}
+
+func (x *BudgetStanding) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *BudgetStanding) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *BudgetStanding) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *BudgetStanding) GetCap() BudgetCap {
+	if x != nil {
+		return x.Cap
+	}
+	return BudgetCap_BUDGET_CAP_UNSPECIFIED
+}
+
+func (x *BudgetStanding) GetRefillTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefillTime
+	}
+	return nil
+}
+
 var File_writ_v1_budget_proto protoreflect.FileDescriptor
 
 const file_writ_v1_budget_proto_rawDesc = "" +
@@ -1430,7 +1549,18 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\x04seen\x18\x10 \x01(\x01R\x04seen\x12\x1a\n" +
 	"\bexpected\x18\x11 \x01(\x01R\bexpected\x12\x1d\n" +
 	"\n" +
-	"quiet_tick\x18\x12 \x01(\x03R\tquietTick*\xd1\x01\n" +
+	"quiet_tick\x18\x12 \x01(\x03R\tquietTick\"\x91\x03\n" +
+	"\x0eBudgetStanding\x12 \n" +
+	"\x06budget\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06budget\x126\n" +
+	"\x06scopes\x18\x02 \x03(\x0e2\x14.writ.v1.BudgetScopeB\b\xbaH\x05\x92\x01\x02\x10\bR\x06scopes\x12!\n" +
+	"\x03key\x18\x03 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\b\"\x05r\x03\x18\x80\x10R\x03key\x12:\n" +
+	"\tdimension\x18\x04 \x01(\x0e2\x12.writ.v1.DimensionB\b\xbaH\x05\x82\x01\x02\x10\x01R\tdimension\x12\x1d\n" +
+	"\x05limit\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05limit\x12\x1d\n" +
+	"\x05taken\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05taken\x12\x1b\n" +
+	"\x04left\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x04left\x12.\n" +
+	"\x03cap\x18\b \x01(\x0e2\x12.writ.v1.BudgetCapB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03cap\x12;\n" +
+	"\vrefill_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"refillTime*\xd1\x01\n" +
 	"\tDimension\x12\x19\n" +
 	"\x15DIMENSION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDIMENSION_CALLS\x10\x01\x12\x1a\n" +
@@ -1479,7 +1609,7 @@ func file_writ_v1_budget_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_budget_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_writ_v1_budget_proto_goTypes = []any{
 	(Dimension)(0),                // 0: writ.v1.Dimension
 	(BudgetScope)(0),              // 1: writ.v1.BudgetScope
@@ -1497,38 +1627,43 @@ var file_writ_v1_budget_proto_goTypes = []any{
 	(*AlertRecord)(nil),           // 13: writ.v1.AlertRecord
 	(*Drift)(nil),                 // 14: writ.v1.Drift
 	(*HeldDrift)(nil),             // 15: writ.v1.HeldDrift
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*BudgetStanding)(nil),        // 16: writ.v1.BudgetStanding
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_writ_v1_budget_proto_depIdxs = []int32{
-	16, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
+	17, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
 	0,  // 1: writ.v1.BudgetUnit.dimension:type_name -> writ.v1.Dimension
 	3,  // 2: writ.v1.CalendarWindow.unit:type_name -> writ.v1.CalendarUnit
-	16, // 3: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
+	17, // 3: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
 	0,  // 4: writ.v1.BudgetRoom.dimension:type_name -> writ.v1.Dimension
-	17, // 5: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
+	18, // 5: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: writ.v1.Spending.dimension:type_name -> writ.v1.Dimension
-	17, // 7: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
+	18, // 7: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
 	0,  // 8: writ.v1.HeldBalance.dimension:type_name -> writ.v1.Dimension
-	16, // 9: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
-	17, // 10: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
+	17, // 9: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
+	18, // 10: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
 	10, // 11: writ.v1.HeldBalance.parts:type_name -> writ.v1.BalancePart
 	12, // 12: writ.v1.HeldBalance.alerts:type_name -> writ.v1.HeldAlert
-	17, // 13: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 13: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
 	4,  // 14: writ.v1.HeldAlert.kind:type_name -> writ.v1.AlertKind
-	17, // 15: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
+	18, // 15: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
 	4,  // 16: writ.v1.AlertRecord.kind:type_name -> writ.v1.AlertKind
-	17, // 17: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
+	18, // 17: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
 	0,  // 18: writ.v1.AlertRecord.dimension:type_name -> writ.v1.Dimension
-	16, // 19: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
-	17, // 20: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
+	17, // 19: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
+	18, // 20: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
 	14, // 21: writ.v1.AlertRecord.drift:type_name -> writ.v1.Drift
-	17, // 22: writ.v1.Drift.since:type_name -> google.protobuf.Timestamp
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	18, // 22: writ.v1.Drift.since:type_name -> google.protobuf.Timestamp
+	1,  // 23: writ.v1.BudgetStanding.scopes:type_name -> writ.v1.BudgetScope
+	0,  // 24: writ.v1.BudgetStanding.dimension:type_name -> writ.v1.Dimension
+	2,  // 25: writ.v1.BudgetStanding.cap:type_name -> writ.v1.BudgetCap
+	18, // 26: writ.v1.BudgetStanding.refill_time:type_name -> google.protobuf.Timestamp
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_budget_proto_init() }
@@ -1543,7 +1678,7 @@ func file_writ_v1_budget_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_budget_proto_rawDesc), len(file_writ_v1_budget_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
