@@ -179,7 +179,20 @@ func (s *sheet) checks(checks []*writv1.Check) {
 			line += "  " + printable(c.GetMessage())
 		}
 		s.title(strings.TrimRight(line, " "))
+		s.room(c.GetRoom())
 	}
+}
+
+// room writes how a budget stood that denied.
+func (s *sheet) room(r *writv1.BudgetRoom) {
+	if r == nil {
+		return
+	}
+	text := fmt.Sprintf("%d left, %d asked, %s", r.GetLeft(), r.GetAsked(), name(r.GetDimension(), "DIMENSION_"))
+	if r.GetRefillTime().IsValid() {
+		text += ", room at " + r.GetRefillTime().AsTime().Format(timeForm)
+	}
+	s.escaped("  room", text)
 }
 
 // todo writes the obligations and effects of a decision.
@@ -205,7 +218,11 @@ func (s *sheet) todo(d *writv1.Decision) {
 }
 
 func (s *sheet) reserve(label string, r *writv1.Reserve) {
-	s.escaped(label, fmt.Sprintf("%d %s of %s for [%s]", r.GetAmount(), name(r.GetDimension(), "DIMENSION_"), word(r.GetBudget()), words(r.GetKey())))
+	rolling := ""
+	if r.GetRolling().IsValid() {
+		rolling = ", in the last " + r.GetRolling().AsDuration().String()
+	}
+	s.escaped(label, fmt.Sprintf("%d %s of %s for [%s]%s", r.GetAmount(), name(r.GetDimension(), "DIMENSION_"), word(r.GetBudget()), words(r.GetKey()), rolling))
 }
 
 // facts writes what the decision read.
@@ -218,7 +235,11 @@ func (s *sheet) facts(f *writv1.Facts) {
 		s.line("time", f.GetTime().AsTime().Format(timeForm))
 	}
 	for _, b := range f.GetBalances() {
-		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey())))
+		room := ""
+		if b.GetRoomTime().IsValid() {
+			room = ", room at " + b.GetRoomTime().AsTime().Format(timeForm)
+		}
+		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]%s", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey()), room))
 	}
 	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))
 	s.line("observed definition", f.GetPin().GetObservedDigest())
