@@ -29,7 +29,9 @@
 package drift
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -138,10 +140,12 @@ func (m *Machine) Spend(nanoDollars int64) {
 	}
 }
 
-// Alarms returns the alarms that were given since it was last asked.
+// Alarms returns the alarms that were given since it was last asked, by time and
+// series.
 func (m *Machine) Alarms() []Alarm {
 	alarms := m.alarms
 	m.alarms = nil
+	slices.SortFunc(alarms, func(a, b Alarm) int { return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Series, b.Series)) })
 	return alarms
 }
 
