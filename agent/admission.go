@@ -81,6 +81,8 @@ type answer struct {
 	whole, redacted []byte
 	removed         []ledger.Sensitive
 	paths           []string
+	// spent is what it tells of what the call took.
+	spent []*writv1.Spending
 }
 
 // ID returns the decision's id as 32 hexadecimal digits.

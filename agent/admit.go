@@ -45,6 +45,7 @@ func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
 		a.state.decided(ad)
 	}
 	a.count(ad)
+	a.watch(ad)
 	return ad
 }
 
@@ -111,9 +112,8 @@ func (a *Agent) decide(_ context.Context, ad *Admission) *reasons.Error {
 		return refusal
 	}
 	a.read(ad)
-	keys := ad.bundle.Balances(&ad.call)
 	for range optimisticAttempts {
-		version := a.resolve(ad, keys)
+		keys, version := a.resolve(ad)
 		if refusal := a.judge(ad); refusal != nil {
 			return refusal
 		}
@@ -126,7 +126,7 @@ func (a *Agent) decide(_ context.Context, ad *Admission) *reasons.Error {
 	}
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
-	a.resolveLocked(ad, keys)
+	a.resolveLocked(ad)
 	if refusal := a.judge(ad); refusal != nil {
 		return refusal
 	}
@@ -161,18 +161,17 @@ type version struct {
 	session, run uint64
 }
 
-// resolve reads the facts, and returns their version.
-func (a *Agent) resolve(ad *Admission, keys []budgets.Key) version {
+// resolve reads the facts, and returns which balances are among them and the version of
+// all.
+func (a *Agent) resolve(ad *Admission) ([]budgets.Key, version) {
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
-	return a.resolveLocked(ad, keys)
+	return a.resolveLocked(ad)
 }
 
-func (a *Agent) resolveLocked(ad *Admission, keys []budgets.Key) version {
-	balances, newest := a.state.budgets.Read(ad.time, keys)
+func (a *Agent) resolveLocked(ad *Admission) ([]budgets.Key, version) {
 	read := a.sessionVersion(ad)
-	read.balances = newest
-	ad.facts = &writv1.Facts{Time: timestamppb.New(ad.time), Balances: balances}
+	ad.facts = &writv1.Facts{Time: timestamppb.New(ad.time)}
 	if tool := ad.bundle.Tool(ad.call.Envelope.GetToolCall().GetName()); tool != nil && tool.Options.GetMcp() != nil {
 		ad.facts.Pin = a.options.Pins(tool.Name)
 	}
@@ -181,7 +180,10 @@ func (a *Agent) resolveLocked(ad *Admission, keys []budgets.Key) version {
 		ad.facts.Session.Run = a.state.workflows.Summary(workflows.Session(ad.session), ad.time)
 	}
 	ad.facts.Values = a.state.sessions.Values(ad.session, ad.asked)
-	return read
+	// Whose balances they are may be the session's to say.
+	keys := ad.bundle.Balances(&ad.call, ad.facts.GetSession())
+	ad.facts.Balances, read.balances = a.state.budgets.Read(ad.time, keys)
+	return keys, read
 }
 
 // sessionVersion returns the version of what is read of the call's session. The caller

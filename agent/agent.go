@@ -19,6 +19,7 @@ import (
 	"github.com/writ-dev/writ/ledger/token"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
+	"github.com/writ-dev/writ/state/drift"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/tools/schemas"
@@ -59,6 +60,13 @@ type Options struct {
 	// Start is the record of this start; its fields are filled by whoever opened
 	// the ledger.
 	Start *writv1.StartRecord
+	// Alert, which may be nil, hears of alerts once they are recorded. It is called
+	// from a goroutine of the ledger: it MUST be quick, and MUST NOT call the agent or
+	// the ledger.
+	Alert func(*writv1.AlertRecord)
+	// Asked hears of calls that wait for an approval, once each, when that is recorded.
+	// It MUST NOT block; nil hears nothing.
+	Asked func(*writv1.ApprovalSubject)
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
 	// Log is the agent's own log. It never gets arguments, tokens or keys.
@@ -100,6 +108,8 @@ type Agent struct {
 	executions chan struct{}
 	counts     counts
 	draining   atomic.Bool
+	// drifts says that there are alarms of drift to be recorded.
+	drifts atomic.Bool
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -111,6 +121,10 @@ type Agent struct {
 	changed chan struct{}
 	// unwritten are the outcomes that could not be written.
 	unwritten []*ending
+	// drifted are the alarms of drift that nobody has recorded.
+	drifted []drift.Alarm
+	// alerting are the alerts that are on their way into the ledger.
+	alerting map[string]bool
 
 	// compacted is the number of records that the snapshot covers. It is Compact's.
 	compacted uint64
@@ -134,6 +148,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		state:      options.State,
 		executions: make(chan struct{}, options.Limits.Executions),
 		open:       make(map[admissions.ID]*Admission),
+		alerting:   make(map[string]bool),
 		moving:     make(map[sessions.ID]bool),
 		changed:    make(chan struct{}),
 		compacted:  options.State.size,
@@ -141,6 +156,8 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 	if err := options.State.checkLedger(options.Ledger); err != nil {
 		return nil, err
 	}
+	// What the fold found drifting was told when it happened.
+	_ = options.State.drift.Alarms()
 	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start, a.ownDurability()); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
 	}

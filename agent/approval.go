@@ -63,9 +63,14 @@ func (a *Agent) reconsider(ad *Admission, refusal *reasons.Error) *reasons.Error
 // asked makes the pending approval of a recorded decision. The ledger calls it in the
 // order of its records.
 func (a *Agent) asked(ad *Admission, body *writv1.DecisionRecord) {
+	subject := subjectOf(ad.id[:], body)
 	a.state.mu.Lock()
-	defer a.state.mu.Unlock()
-	a.state.ask(subjectOf(ad.id[:], body))
+	asked := a.state.ask(subject)
+	a.state.mu.Unlock()
+	a.approvalsChanged()
+	if asked && a.options.Asked != nil {
+		a.options.Asked(subject)
+	}
 }
 
 // subjectOf returns what a decision's record asks a human for; nil where it asks nothing.
@@ -93,15 +98,16 @@ func askingOf(decision *writv1.Decision) []*writv1.Check {
 	return asking
 }
 
-// ask takes what a recorded decision asks for. The caller holds mu.
-func (s *State) ask(subject *writv1.ApprovalSubject) {
+// ask takes what a recorded decision asks for, and says whether it was not asked for
+// before. The caller holds mu.
+func (s *State) ask(subject *writv1.ApprovalSubject) bool {
 	id, err := approvals.ParseID(subject.GetApprovalId())
 	if subject == nil || err != nil {
-		return
+		return false
 	}
 	held := approvals.Held{ID: id, Subject: subject}
 	copy(held.Key[:], subject.GetRequest().GetKey())
-	s.approvals.Ask(held)
+	return s.approvals.Ask(held)
 }
 
 // vote applies a recorded vote.

@@ -29,11 +29,13 @@ func (a *Agent) commit(ctx context.Context, ad *Admission) *reasons.Error {
 	if err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to make the call's record")
 	}
+	if ad.Allowed() {
+		entry.Written = a.calledOnceWritten(ad)
+	}
 	if ad.asks != nil {
 		entry.Written = func(err error) {
 			if err == nil {
 				a.asked(ad, body)
-				a.approvalsChanged()
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -68,9 +69,11 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 	if outcome.Duration > 0 {
 		record.Duration = durationpb.New(outcome.Duration)
 	}
-	if outcome.State == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
-		record.GivenBack = ad.claim.Reserved
-	}
+	settled := ad.bundle.Settle(&ad.call, ad.claim.Reserved, ad.facts, policy.Bill{
+		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: ad.agent.options.Clock(),
+	})
+	record.GivenBack, record.Overrun, record.Spent = settled.GivenBack, settled.Overrun, settled.Spent
+	ad.agent.overrun(ad, settled.Overrun)
 	if ad.answer.whole != nil {
 		sum := digest(ad.tenantKey, []byte("writ/result/v1"), ad.answer.whole)
 		record.ResultDigest = sum[:]

@@ -9,11 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/writ-dev/writ/proto/reasons"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
 // Metrics counts decisions for Prometheus. A nil *Metrics counts nothing.
 type Metrics struct {
 	decisions *prometheus.CounterVec
+	alerts    *prometheus.CounterVec
+	overruns  *prometheus.CounterVec
 	duration  prometheus.Histogram
 }
 
@@ -24,14 +27,39 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "writ_decisions_total",
 			Help: "Decisions, by face, tool, verdict and reason. A tool the bundle does not have counts as \"unknown\".",
 		}, []string{"surface", "tool", "verdict", "reason"}),
+		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_alerts_total",
+			Help: "Alerts that were recorded, by kind and by the budget, or the series that drifts.",
+		}, []string{"kind", "of"}),
+		overruns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_budget_overruns_total",
+			Help: "Calls that took more of a budget than their worst case.",
+		}, []string{"budget"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "writ_decision_duration_seconds",
 			Help:    "Time from receiving a call to its durable decision.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 16),
 		}),
 	}
-	registry.MustRegister(m.decisions, m.duration)
+	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.duration)
 	return m
+}
+
+// alert counts an alert. The names of budgets and of tools that were allowed are the
+// bundle's, so that callers cannot make series.
+func (m *Metrics) alert(a *writv1.AlertRecord) {
+	if m == nil {
+		return
+	}
+	m.alerts.WithLabelValues(strings.ToLower(strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_")), a.GetBudget()+a.GetDrift().GetSeries()).Inc()
+}
+
+// overrun counts a bill above the worst case.
+func (m *Metrics) overrun(budget string) {
+	if m == nil {
+		return
+	}
+	m.overruns.WithLabelValues(budget).Inc()
 }
 
 // observe counts a decision that began at start. The tool's name is a label only

@@ -9,16 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/tools"
 	"github.com/writ-dev/writ/tools/schemas"
 )
-
-// defaultTimeout is the whole time an execution may take when its tool does not
-// say (ToolOptions.timeout in options.proto).
-const defaultTimeout = 30 * time.Second
 
 // Execution is what running a tool gave.
 type Execution struct {
@@ -100,7 +97,7 @@ func (a *Agent) executor(tool *tools.Tool) (tools.Executor, *reasons.Error) {
 }
 
 func (ad *Admission) execute(ctx context.Context, executor tools.Executor, progress func(string)) *Execution {
-	timeout := defaultTimeout
+	timeout := policy.DefaultTimeout
 	if t := ad.result.Tool.Options.GetTimeout(); t != nil {
 		timeout = t.AsDuration()
 	}
@@ -150,6 +147,7 @@ func (ad *Admission) Response(body []byte) ([]byte, *reasons.Error) {
 		return nil, reasons.New(writv1.Reason_REASON_SCHEMA_RESPONSE_INVALID, first.Field, "%s", first.Message)
 	}
 	whole := schema.Append(nil, message)
+	spent := ad.bundle.Spent(ad.result.Tool, message)
 	_, out, err := schema.AppendPublic(nil, message)
 	if err != nil {
 		return nil, reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to read the response")
@@ -158,7 +156,7 @@ func (ad *Admission) Response(body []byte) ([]byte, *reasons.Error) {
 	redacted := schema.Append(nil, message)
 	ad.mu.Lock()
 	defer ad.mu.Unlock()
-	ad.answer = answer{whole: whole, redacted: redacted, removed: sensitive("result.", out), paths: paths}
+	ad.answer = answer{whole: whole, redacted: redacted, removed: sensitive("result.", out), paths: paths, spent: spent}
 	return redacted, nil
 }
 

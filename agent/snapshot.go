@@ -72,23 +72,27 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	buffered, sum := bufio.NewWriter(file), sha256.New()
 	w := io.MultiWriter(buffered, sum)
 	held, newest := s.admissions.Held()
-	balances := s.budgets.Balances()
+	balances := s.budgets.Held()
 	known := s.sessions.Held()
 	runs := s.workflows.Held()
+	drifts := s.drift.Held()
 	asked := s.approvals.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
-		Admissions: uint64(len(held)), Balances: uint64(len(balances)), Sessions: uint64(len(known)),
-		Runs: uint64(len(runs)), Approvals: uint64(len(asked)),
+		Admissions: uint64(len(held)), HeldBalances: uint64(len(balances)), Sessions: uint64(len(known)),
+		Runs: uint64(len(runs)), Drifts: uint64(len(drifts)), Approvals: uint64(len(asked)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
 	}
 	for _, b := range balances {
-		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Balance{Balance: b}})
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_HeldBalance{HeldBalance: b}})
 	}
 	for _, k := range known {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Session{Session: k}})
+	}
+	for _, d := range drifts {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Drift{Drift: d}})
 	}
 	for _, r := range runs {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Run{Run: r}})
@@ -173,12 +177,16 @@ func (s *State) readSnapshot(file io.Reader) error {
 		}
 	}
 	s.admissions.Advance(header.GetNewestDecision().AsTime())
-	for range header.GetBalances() {
+	for range header.GetBalances() + header.GetHeldBalances() {
 		part, err := in.part()
 		if err != nil {
 			return err
 		}
-		s.budgets.Restore(part.GetBalance())
+		held := heldBalance(part)
+		if held == nil {
+			return errors.New("a balance is missing")
+		}
+		s.budgets.Restore(held)
 	}
 	for range header.GetSessions() {
 		part, err := in.part()
@@ -188,6 +196,13 @@ func (s *State) readSnapshot(file io.Reader) error {
 		if err := s.sessions.Restore(part.GetSession()); err != nil {
 			return err
 		}
+	}
+	for range header.GetDrifts() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		s.drift.Restore(part.GetDrift())
 	}
 	for range header.GetRuns() {
 		part, err := in.part()
@@ -216,6 +231,17 @@ func (s *State) readSnapshot(file io.Reader) error {
 	s.next, s.size = header.GetSize(), header.GetSize()
 	s.origin, s.root = header.GetOrigin(), header.GetRoot()
 	return nil
+}
+
+// heldBalance returns the balance of a part. Agents that knew but one kind of window
+// wrote it in the form that facts have.
+func heldBalance(part *writv1.Snapshot) *writv1.HeldBalance {
+	if b := part.GetBalance(); b != nil {
+		return &writv1.HeldBalance{
+			Budget: b.GetBudget(), Key: b.GetKey(), Dimension: b.GetDimension(), WindowStart: b.GetWindowStart(), Taken: b.GetTaken(),
+		}
+	}
+	return part.GetHeldBalance()
 }
 
 func (s *State) restoreAdmission(in *summed) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -47,7 +48,7 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
-		switch rapid.IntRange(0, 6).Draw(t, "other") {
+		switch rapid.IntRange(0, 7).Draw(t, "other") {
 		case 0:
 			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
 		case 1:
@@ -55,6 +56,8 @@ func history(t *rapid.T) []*writv1.Record {
 		case 2:
 			add(writv1.RecordKind_RECORD_KIND_WORKFLOW, nil, workflowDrawn(t, now))
 		case 3:
+			add(writv1.RecordKind_RECORD_KIND_ALERT, nil, alertDrawn(t, now))
+		case 4:
 			add(writv1.RecordKind_RECORD_KIND_APPROVAL, nil, voteDrawn(t, now))
 		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
@@ -162,10 +165,27 @@ func decisionDrawn(t *rapid.T, now time.Time) *writv1.DecisionRecord {
 }
 
 func reserveDrawn(t *rapid.T) *writv1.Reserve {
-	return &writv1.Reserve{
+	day := time.Date(2026, 11, rapid.IntRange(1, 3).Draw(t, "day"), 0, 0, 0, 0, time.UTC)
+	out := &writv1.Reserve{
 		Budget: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "budget"), Key: []string{rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user")},
 		Dimension: writv1.Dimension_DIMENSION_CALLS, Amount: rapid.Int64Range(1, 3).Draw(t, "amount"),
-		WindowStart: timestamppb.New(time.Date(2026, 11, rapid.IntRange(1, 3).Draw(t, "day"), 0, 0, 0, 0, time.UTC)),
+		WindowStart: timestamppb.New(day),
+	}
+	switch rapid.IntRange(0, 2).Draw(t, "kind of window") {
+	case 1:
+		out.Rolling = durationpb.New(48 * time.Hour)
+	case 2:
+		out.WindowStart, out.ExpireTime = timestamppb.New(time.Unix(0, 0)), timestamppb.New(day)
+	}
+	return out
+}
+
+// alertDrawn is an alert about a balance, which may be one that nothing was taken of.
+func alertDrawn(t *rapid.T, now time.Time) *writv1.AlertRecord {
+	of := reserveDrawn(t)
+	return &writv1.AlertRecord{
+		Kind: writv1.AlertKind_ALERT_KIND_THRESHOLD, Time: timestamppb.New(now), Budget: of.GetBudget(), Key: of.GetKey(), Dimension: of.GetDimension(),
+		WindowStart: of.GetWindowStart(), Rolling: of.GetRolling(), Percent: rapid.SampledFrom([]uint32{50, 80}).Draw(t, "percent"),
 	}
 }
 
@@ -175,8 +195,14 @@ func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {
 	}).Draw(t, "state")}
 	if out.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
 		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}
-	} else {
-		out.Result = []byte(`{"n":1}`)
+		return out
+	}
+	out.Result = []byte(`{"n":1}`)
+	switch rapid.IntRange(0, 2).Draw(t, "bill") {
+	case 1:
+		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}
+	case 2:
+		out.Overrun = []*writv1.Reserve{reserveDrawn(t)}
 	}
 	return out
 }

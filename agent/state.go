@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/budgets"
+	"github.com/writ-dev/writ/state/drift"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/state/workflows"
 )
@@ -25,6 +27,7 @@ type State struct {
 	budgets    budgets.Machine
 	admissions *admissions.Machine
 	sessions   *sessions.Machine
+	drift      drift.Machine
 	workflows  *workflows.Machine
 	approvals  *approvals.Machine
 	// next is the index of the record that Fold takes next.
@@ -75,6 +78,13 @@ func (s *State) Fold(record *writv1.Record) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.session(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_ALERT:
+		var body writv1.AlertRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold alert record %d: %w", record.GetIndex(), err)
+		}
+		s.alert(&body)
 		return nil
 	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
 		var body writv1.ObservationRecord
@@ -128,6 +138,7 @@ func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord)
 	copy(claim.Identity[:], body.GetIdentity())
 	claim.Reserved = reserves(body.GetDecision())
 	s.take(claim)
+	s.drift.Call(claim.Time, body.GetTool())
 	if len(body.GetSession()) == len(workflows.Session{}) {
 		s.workflows.Decided(workflows.DecidedOf(workflows.Session(body.GetSession()), claim.ID,
 			body.GetTool(), body.GetToolEffect(), body.GetFacts(), body.GetDecision()))
@@ -153,7 +164,8 @@ func (s *State) abandon(claim admissions.Claim) {
 
 // finish applies an outcome. The caller holds mu.
 func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
-	if _, ok := s.admissions.Finish(id, outcome); !ok {
+	held, ok := s.admissions.Finish(id, outcome)
+	if !ok {
 		return
 	}
 	s.sessions.Ended(id, outcome)
@@ -161,6 +173,10 @@ func (s *State) finish(id admissions.ID, outcome *writv1.OutcomeRecord) {
 	for _, reserve := range outcome.GetGivenBack() {
 		s.budgets.GiveBack(reserve)
 	}
+	for _, overrun := range outcome.GetOverrun() {
+		s.budgets.Reserve(overrun)
+	}
+	s.drift.Spend(spentMoney(held.Reserved, outcome))
 }
 
 // session applies the record of a session. The caller holds the lock.
@@ -208,12 +224,8 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump()
 }
-
-// balancesKeptFor is longer than any budget's window (bundle.proto bounds it at
-// 366 days), so that no balance that still counts is forgotten.
-const balancesKeptFor = 367 * 24 * time.Hour
 
 // approvalsKeptFor is how long approvals can be looked at after they ended.
 const approvalsKeptFor = 24 * time.Hour
@@ -221,7 +233,7 @@ const approvalsKeptFor = 24 * time.Hour
 func (s *State) forget(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.budgets.Forget(now.Add(-balancesKeptFor))
+	s.budgets.Forget(now)
 	s.sessions.Forget(now)
 	s.workflows.Forget(now)
 	s.approvals.Forget(now.Add(-approvalsKeptFor))
@@ -236,4 +248,11 @@ func reserves(decision *writv1.Decision) []*writv1.Reserve {
 		}
 	}
 	return out
+}
+
+// Standings returns how the balances of a bundle's budgets stand at the time now.
+func (s *State) Standings(bundle *policy.Bundle, now time.Time) []*writv1.BudgetStanding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bundle.Standings(&s.budgets, now)
 }

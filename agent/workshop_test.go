@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,10 +102,13 @@ type workshopOptions struct {
 	executions int
 	ledger     func(*ledger.Options)
 	floor      writv1.Durability
+	// clock tells the time; nil is the system's.
+	clock func() time.Time
+	// alert hears of alerts.
+	alert func(*writv1.AlertRecord)
 	// files are further files of the bundle.
 	files     map[string]string
 	approvers []agent.Approver
-	clock     func() time.Time
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -115,15 +117,19 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	if options.craft == nil {
 		options.craft = made
 	}
-	if options.clock == nil {
-		options.clock = time.Now
-	}
 	if options.executor == nil {
 		options.executor = options.craft
 	}
-	files := maps.Clone(workshopFiles)
-	maps.Copy(files, options.files)
-	for name, text := range files {
+	if options.clock == nil {
+		options.clock = time.Now
+	}
+	for name, text := range workshopFiles {
+		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range options.files {
 		path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
@@ -153,6 +159,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
+		Alert: options.alert,
 		Log:   slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {

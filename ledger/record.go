@@ -126,6 +126,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.ObservationRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_WORKFLOW:
 		return (*writv1.WorkflowRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_ALERT:
+		return (*writv1.AlertRecord)(nil)
 	default:
 		return nil
 	}

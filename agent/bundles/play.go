@@ -53,6 +53,8 @@ type PlayedCall struct {
 	Carried bool
 	// Differs says that it came out otherwise than wanted.
 	Differs bool
+
+	call *policy.Call
 }
 
 // Asked says whether a human was asked about the call.
@@ -188,7 +190,7 @@ func (p *player) call(step int, c *writv1.ScenarioCall) {
 	if p.human != writv1.Human_HUMAN_UNSPECIFIED {
 		human = p.human
 	}
-	made := PlayedCall{Step: step, Call: c, Facts: facts, Result: result}
+	made := PlayedCall{Step: step, Call: c, Facts: facts, Result: result, call: call}
 	made.Carried = verdict == writv1.Verdict_VERDICT_ALLOW ||
 		verdict == writv1.Verdict_VERDICT_NEEDS_APPROVAL && human == writv1.Human_HUMAN_APPROVES
 	p.played.Harmed = p.played.Harmed || made.Carried && c.GetHarmful()
@@ -202,7 +204,6 @@ func (p *player) call(step int, c *writv1.ScenarioCall) {
 
 func (p *player) facts(call *policy.Call, needs policy.Needs, hasher *atoms.Hasher) *writv1.Facts {
 	facts := DefaultFacts(p.now)
-	facts.Balances, _ = p.budgets.Read(p.now, p.bundle.Balances(call))
 	if needs.Session {
 		facts.Session = p.sessions.Summary(p.session, sessions.OwnerOf(p.principal), p.now, needs.Tools)
 		facts.Session.Run = p.workflows.Summary(workflows.Session(p.session), p.now)
@@ -210,6 +211,7 @@ func (p *player) facts(call *policy.Call, needs policy.Needs, hasher *atoms.Hash
 	if needs.Values {
 		facts.Values = p.sessions.Values(p.session, sessions.Ask(hasher, needs.Leaves, needs.Sink))
 	}
+	facts.Balances, _ = p.budgets.Read(p.now, p.bundle.Balances(call, facts.GetSession()))
 	return facts
 }
 
@@ -274,7 +276,7 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 		text = []byte("{}")
 	}
 	outcome := &writv1.OutcomeRecord{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}
-	response, refusal := responseOf(tool, text)
+	response, spent, refusal := p.responseOf(tool, text)
 	if refusal != nil {
 		p.played.Differences = append(p.played.Differences,
 			fmt.Sprintf("step %d, %s: the result is not what the tool returns: %s", made.Step, made.Call.GetTool(), refusal))
@@ -288,20 +290,38 @@ func (p *player) carryOut(made *PlayedCall, needs policy.Needs, hasher *atoms.Ha
 			Carried: needs.Leaves, Labels: made.Facts.GetValues(),
 		}), p.said))
 	}
+	p.settle(made, policy.Bill{State: outcome.GetState(), Spent: spent, Time: p.now})
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[8:], p.calls)
 	p.sessions.Ended(id, outcome)
 	p.workflows.Ended(id, outcome)
 }
 
-// responseOf returns a result in canonical JSON.
-func responseOf(tool *tools.Tool, text []byte) ([]byte, error) {
+// settle holds what the call took against what it reserved.
+func (p *player) settle(made *PlayedCall, bill policy.Bill) {
+	var reserved []*writv1.Reserve
+	for _, effect := range made.Result.Effects {
+		if reserve := effect.GetReserve(); reserve != nil {
+			reserved = append(reserved, reserve)
+		}
+	}
+	settled := p.bundle.Settle(made.call, reserved, made.Facts, bill)
+	for _, reserve := range settled.GivenBack {
+		p.budgets.GiveBack(reserve)
+	}
+	for _, overrun := range settled.Overrun {
+		p.budgets.Reserve(overrun)
+	}
+}
+
+// responseOf returns a result in canonical JSON, and what it tells of what was taken.
+func (p *player) responseOf(tool *tools.Tool, text []byte) ([]byte, []*writv1.Spending, error) {
 	message, err := tool.Response.Read(text, nil, schemas.Limits{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if violations := tool.Response.Validate(message); len(violations) > 0 {
-		return nil, fmt.Errorf("%s: %s", violations[0].Field, violations[0].Message)
+		return nil, nil, fmt.Errorf("%s: %s", violations[0].Field, violations[0].Message)
 	}
-	return tool.Response.Append(nil, message), nil
+	return tool.Response.Append(nil, message), p.bundle.Spent(tool, message), nil
 }

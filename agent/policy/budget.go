@@ -3,19 +3,17 @@
 package policy
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/budgets"
 )
-
-// perCall is what a call takes from a budget of DIMENSION_CALLS, the only
-// dimension there is.
-const perCall = 1
 
 // budget is a budget of the bundle.
 type budget struct {
@@ -23,8 +21,11 @@ type budget struct {
 	scopes    []writv1.BudgetScope
 	dimension writv1.Dimension
 	limit     int64
-	window    time.Duration
-	enough    *writv1.Check
+	window    budgets.Window
+	soft      bool
+	// alerts are the thresholds in percent, in ascending order.
+	alerts []uint32
+	enough *writv1.Check
 }
 
 func newBudget(b *writv1.Budget) *budget {
@@ -33,13 +34,21 @@ func newBudget(b *writv1.Budget) *budget {
 		scopes:    b.GetScopes(),
 		dimension: b.GetDimension(),
 		limit:     b.GetLimit(),
-		window:    b.GetWindow().AsDuration(),
+		window:    budgets.WindowOf(b),
+		soft:      b.GetCap() == writv1.BudgetCap_BUDGET_CAP_SOFT,
+		alerts:    slices.Sorted(slices.Values(b.GetAlertPercents())),
 		enough:    passing("budget", b.GetName()),
 	}
 }
 
-// key names the balance that the call draws on.
-func (b *budget) key(who *writv1.Principal, tool string) budgets.Key {
+// ofSession says whether the budget's key is a part of the session's summary.
+func (b *budget) ofSession() bool {
+	return slices.ContainsFunc(b.scopes, func(s writv1.BudgetScope) bool { return s >= writv1.BudgetScope_BUDGET_SCOPE_WORKFLOW })
+}
+
+// key names the balance that the call draws on. Outside any run the parts that are
+// the run's are empty: such calls share a balance.
+func (b *budget) key(who *writv1.Principal, tool string, session *writv1.SessionSummary) budgets.Key {
 	scope := make([]string, len(b.scopes))
 	for i, s := range b.scopes {
 		switch s {
@@ -51,22 +60,98 @@ func (b *budget) key(who *writv1.Principal, tool string) budgets.Key {
 			scope[i] = who.GetWorkload()
 		case writv1.BudgetScope_BUDGET_SCOPE_TOOL:
 			scope[i] = tool
+		case writv1.BudgetScope_BUDGET_SCOPE_WORKFLOW:
+			scope[i] = session.GetRun().GetContract()
+		case writv1.BudgetScope_BUDGET_SCOPE_FEATURE:
+			scope[i] = session.GetRun().GetFeature()
+		case writv1.BudgetScope_BUDGET_SCOPE_RUN:
+			scope[i] = hex.EncodeToString(session.GetRun().GetId())
+		case writv1.BudgetScope_BUDGET_SCOPE_SESSION:
+			scope[i] = hex.EncodeToString(session.GetId())
 		}
 	}
 	return budgets.Key{Budget: b.name, Scope: scope, Dimension: b.dimension, Window: b.window}
 }
 
 // Balances names the balances that Decide will read for the call, in their order.
-func (b *Bundle) Balances(c *Call) []budgets.Key {
+// The session is the one among the facts; only budgets whose scope is a part of it
+// ask for it (Needs.Session).
+func (b *Bundle) Balances(c *Call, session *writv1.SessionSummary) []budgets.Key {
 	entry := b.find(c)
 	if entry == nil || len(entry.budgets) == 0 {
 		return nil
 	}
 	keys := make([]budgets.Key, len(entry.budgets))
 	for i, budget := range entry.budgets {
-		keys[i] = budget.key(c.Principal, entry.tool.Name)
+		keys[i] = budget.key(c.Principal, entry.tool.Name, session)
+		if budget.window.Rolling() > 0 && c.reading != nil {
+			amount, _ := c.reading.amount(budget.dimension)
+			keys[i].Room = budget.limit - amount
+		}
 	}
 	return keys
+}
+
+// draw is what a call would take from a budget, and what the budget has.
+type draw struct {
+	key    budgets.Key
+	amount int64
+	// unknown says why the amount is not known.
+	unknown *uncounted
+	// start is that of the window that pays, taken what was taken in it, roomTime
+	// when one that rolls has room.
+	start    time.Time
+	taken    int64
+	roomTime *timestamppb.Timestamp
+}
+
+// draw reads a balance among the facts. One of an earlier window counts as zero. One of
+// a later window, which a clock set back shows, or that names none, counts in full, and
+// it is the later window that pays.
+func (b *budget) draw(c *Call, r *reading, f *writv1.Facts) draw {
+	d := draw{key: b.key(c.Principal, r.entry.tool.Name, f.GetSession()), start: b.window.Start(f.GetTime().AsTime())}
+	d.amount, d.unknown = r.amount(b.dimension)
+	for _, balance := range f.GetBalances() {
+		if balance.GetBudget() != d.key.Budget || balance.GetDimension() != d.key.Dimension || !slices.Equal(balance.GetKey(), d.key.Scope) {
+			continue
+		}
+		if balance.WindowStart == nil {
+			d.taken = balance.GetTaken()
+		} else if at := balance.GetWindowStart().AsTime(); !at.Before(d.start) || b.window.Rolling() > 0 {
+			d.taken, d.roomTime = balance.GetTaken(), balance.GetRoomTime()
+			if at.After(d.start) {
+				d.start = at
+			}
+		}
+		return d
+	}
+	return d
+}
+
+// room says whether the call may draw.
+func (b *budget) room(d *draw) bool {
+	return d.unknown == nil && (b.soft || d.taken <= b.limit-d.amount)
+}
+
+// reserve returns the effect of a draw; nil when it takes nothing.
+func (b *budget) reserve(d *draw, now time.Time) *writv1.Reserve {
+	if d.amount == 0 {
+		return nil
+	}
+	reserve := &writv1.Reserve{
+		Budget:      b.name,
+		Key:         d.key.Scope,
+		WindowStart: timestamppb.New(d.start),
+		Dimension:   b.dimension,
+		Amount:      d.amount,
+	}
+	if rolling := b.window.Rolling(); rolling > 0 {
+		reserve.Rolling = durationpb.New(rolling)
+	}
+	if b.window.Endless() {
+		reserve.ExpireTime = timestamppb.New(now.Add(budgets.EndlessKeptFor))
+	}
+	return reserve
 }
 
 // budgets passes a call that every budget on its tool has room for, and reserves
@@ -75,58 +160,82 @@ func (b *Bundle) Balances(c *Call) []budgets.Key {
 func (e *evaluation) budgets() {
 	e.limits()
 	for _, b := range e.entry.budgets {
-		key := b.key(e.call.Principal, e.entry.tool.Name)
-		start := key.WindowStart(e.now)
-		if !b.room(key, start, e.facts.GetBalances()) {
-			e.deny(failing("budget", b.name, writv1.Reason_REASON_BUDGET_EXHAUSTED, "",
-				fmt.Sprintf("the budget is used up; it refills at %s", start.Add(b.window).Format(time.RFC3339))))
+		d := b.draw(e.call, e.reading, e.facts)
+		if !b.room(&d) {
+			e.deny(b.refusal(&d))
 			continue
 		}
 		e.pass(b.enough)
-		e.effects = append(e.effects, &writv1.Effect{Effect: &writv1.Effect_Reserve{Reserve: &writv1.Reserve{
-			Budget:      b.name,
-			Key:         key.Scope,
-			WindowStart: timestamppb.New(start),
-			Dimension:   b.dimension,
-			Amount:      perCall,
-		}}})
+		if reserve := b.reserve(&d, e.now); reserve != nil {
+			e.effects = append(e.effects, &writv1.Effect{Effect: &writv1.Effect_Reserve{Reserve: reserve}})
+		}
 	}
+}
+
+// refusal returns the check of a budget that has no room: what is left, and when there
+// will be room.
+func (b *budget) refusal(d *draw) *writv1.Check {
+	if d.unknown != nil {
+		return failing("budget", b.name, d.unknown.reason, d.unknown.field, d.unknown.message)
+	}
+	room := &writv1.BudgetRoom{Dimension: b.dimension, Left: max(0, b.limit-d.taken), Asked: d.amount}
+	if d.amount > b.limit {
+		check := failing("budget", b.name, writv1.Reason_REASON_BUDGET_TOO_MUCH, "",
+			fmt.Sprintf("the call takes %s and the budget never has more than %s", Amount(b.dimension, d.amount), Amount(b.dimension, b.limit)))
+		check.Room = room
+		return check
+	}
+	switch {
+	case b.window.Rolling() > 0:
+		room.RefillTime = d.roomTime
+	case !b.window.Endless():
+		room.RefillTime = timestamppb.New(b.window.End(d.start))
+	}
+	check := failing("budget", b.name, writv1.Reason_REASON_BUDGET_EXHAUSTED, "", roomText(room))
+	check.Room = room
+	return check
+}
+
+// roomText tells what is left of a budget, and when there is more.
+func roomText(room *writv1.BudgetRoom) string {
+	text := "the budget is used up"
+	if room.GetLeft() > 0 {
+		text = fmt.Sprintf("the budget has %s left and the call takes %s",
+			Amount(room.GetDimension(), room.GetLeft()), Amount(room.GetDimension(), room.GetAsked()))
+	}
+	if room.GetRefillTime() == nil {
+		return text + "; it does not refill"
+	}
+	return text + "; it refills at " + room.GetRefillTime().AsTime().Format(time.RFC3339)
 }
 
 // Stands says whether an ALLOW that was decided under other balances stands under
 // these: whether Decide, with all else as it was, would return the same decision. Balances
-// say nothing but whether there is room, so that a decision does not have to be made
-// again for each call that others made meanwhile.
+// say nothing but whether there is room and which window pays, so that a decision does
+// not have to be made again for each call that others made meanwhile.
 func (b *Bundle) Stands(c *Call, made *Result, f *writv1.Facts) bool {
 	entry := b.find(c)
 	if entry == nil || made.Decision.GetVerdict() != writv1.Verdict_VERDICT_ALLOW {
 		return false
 	}
-	now := f.GetTime().AsTime()
+	read := b.read(c)
+	effects := made.Decision.GetEffects()
 	for _, budget := range entry.budgets {
-		key := budget.key(c.Principal, entry.tool.Name)
-		if !budget.room(key, key.WindowStart(now), f.GetBalances()) {
+		d := budget.draw(c, read, f)
+		if !budget.room(&d) {
 			return false
 		}
+		if d.amount == 0 {
+			continue
+		}
+		// The reservations stand among the effects in the order of the budgets.
+		for len(effects) > 0 && effects[0].GetReserve() == nil {
+			effects = effects[1:]
+		}
+		if len(effects) == 0 || !effects[0].GetReserve().GetWindowStart().AsTime().Equal(d.start) {
+			return false
+		}
+		effects = effects[1:]
 	}
 	return true
-}
-
-// room says whether the balances leave room for the call in the window that begins
-// at start.
-func (b *budget) room(key budgets.Key, start time.Time, balances []*writv1.Balance) bool {
-	return taken(key, start, balances) <= b.limit-perCall
-}
-
-// taken returns what the facts say was taken in the window that begins at start.
-// A balance of an earlier window counts as zero; one of a later window, which a
-// clock set back would show, or one that names none, counts in full.
-func taken(key budgets.Key, start time.Time, balances []*writv1.Balance) int64 {
-	for _, balance := range balances {
-		same := balance.GetBudget() == key.Budget && balance.GetDimension() == key.Dimension && slices.Equal(balance.GetKey(), key.Scope)
-		if same && (balance.WindowStart == nil || !balance.GetWindowStart().AsTime().Before(start)) {
-			return balance.GetTaken()
-		}
-	}
-	return 0
 }

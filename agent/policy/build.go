@@ -85,6 +85,7 @@ func New(source *Source) (*Bundle, []Issue) {
 		entries:   make(map[string]*entry, len(source.Tools)),
 		upstreams: make(map[string]*writv1.Upstream),
 		named:     make(map[string]bool, len(source.Checks)),
+		budgets:   make(map[string]*budget, len(source.Budgets)),
 	}}
 	compiler, err := newCompiler(source.Files)
 	if err != nil {
@@ -118,6 +119,7 @@ func (b *builder) build() {
 	b.limits()
 	b.contracts()
 	b.provenance()
+	b.sessionBudgets()
 }
 
 func (b *builder) issue(part Part, index int, format string, args ...any) {
@@ -134,8 +136,13 @@ func (b *builder) tools() {
 		for _, path := range faults {
 			b.issue(PartTool, i, "%s of %s cannot demand a provenance: it is a bool, an enum or in a map", path, tool.Name)
 		}
+		meter, faults := newMeter(tool)
+		for _, fault := range faults {
+			b.issue(PartTool, i, "%s has %s", tool.Name, fault)
+		}
 		b.bundle.entries[tool.Name] = &entry{
 			tool:        tool,
+			meter:       meter,
 			obligations: obligations,
 			tenantBound: bindsTenant(tool.Request.Descriptor(), make(map[protoreflect.FullName]bool)),
 			demands:     demands,
@@ -260,20 +267,32 @@ func (b *builder) rules() {
 	}
 }
 
-// budgets binds the budgets to their tools, in the order of their names.
+// budgets binds the budgets to their tools, in the order of their names. A tool of
+// which it is not known how much it takes is refused, and never counted as nothing.
 func (b *builder) budgets() {
 	for _, i := range inOrder(b.source.Budgets) {
 		source := b.source.Budgets[i]
 		budget := newBudget(source)
-		if budget.dimension != writv1.Dimension_DIMENSION_CALLS {
-			b.issue(PartBudget, i, "writ does not count %s", budget.dimension)
-		}
+		b.bundle.budgets[budget.name] = budget
 		for _, entry := range b.selected(source.GetTools()) {
+			if !entry.meter.known[budget.dimension] {
+				b.issue(PartBudget, i, "nothing says how much %s takes of %s; give its rpc a cost, or a field of its request a budget",
+					entry.tool.Name, budget.dimension)
+			}
 			entry.budgets = append(entry.budgets, budget)
+			entry.alerting = entry.alerting || len(budget.alerts) > 0
 			if len(entry.budgets) == mostBudgets+1 {
 				b.issue(PartBudget, i, "more than %d budgets bear on %s", mostBudgets, entry.tool.Name)
 			}
 		}
+	}
+}
+
+// sessionBudgets notes which tools' budgets ask for the session. That is no question of
+// where values came from.
+func (b *builder) sessionBudgets() {
+	for _, entry := range b.bundle.entries {
+		entry.uses.session = entry.uses.session || slices.ContainsFunc(entry.budgets, (*budget).ofSession)
 	}
 }
 

@@ -58,6 +58,8 @@ type Bundle struct {
 	rules       []*rule
 	named       map[string]bool
 	unevaluated []*writv1.Check
+	// budgets are the budgets by their names.
+	budgets map[string]*budget
 	// limits are the session limits, in the order of their names.
 	limits []*limit
 	// contracts are the contracts by name.
@@ -72,11 +74,14 @@ type Bundle struct {
 
 // entry is a tool with everything that bears on a call of it.
 type entry struct {
-	tool        *tools.Tool
-	grants      *index
-	rules       []applied
-	budgets     []*budget
-	approvals   []approvalRule
+	tool      *tools.Tool
+	grants    *index
+	rules     []applied
+	budgets   []*budget
+	approvals []approvalRule
+	meter     *meter
+	// alerting says that any of the budgets gives alerts.
+	alerting    bool
 	obligations []*writv1.Obligation
 	tenantBound bool
 	// demands are what the request's fields demand of their values' provenance.

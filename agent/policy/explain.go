@@ -32,16 +32,25 @@ func Explain(w io.Writer, result *Result) error {
 		fmt.Fprintf(&out, "obligation  redact %s of the response (%s)\n", redact.GetPath(), trim(redact.GetSensitivity().String(), "SENSITIVITY_"))
 	}
 	for _, effect := range decision.GetEffects() {
-		reserve := effect.GetReserve()
-		if reserve == nil {
-			continue
+		if reserve := effect.GetReserve(); reserve != nil {
+			explainReserve(&out, reserve)
 		}
-		fmt.Fprintf(&out, "effect      take %d of %s from %s for [%s], in the window from %s\n",
-			reserve.GetAmount(), trim(reserve.GetDimension().String(), "DIMENSION_"), reserve.GetBudget(),
-			strings.Join(reserve.GetKey(), " "), reserve.GetWindowStart().AsTime().Format(time.RFC3339))
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+func explainReserve(out *strings.Builder, reserve *writv1.Reserve) {
+	window := "in the window from " + reserve.GetWindowStart().AsTime().Format(time.RFC3339)
+	switch {
+	case reserve.GetRolling() != nil:
+		window = "in the last " + reserve.GetRolling().AsDuration().String()
+	case reserve.GetExpireTime() != nil:
+		window = "once and for all"
+	}
+	fmt.Fprintf(out, "effect      take %d of %s from %s for [%s], %s\n",
+		reserve.GetAmount(), trim(reserve.GetDimension().String(), "DIMENSION_"), reserve.GetBudget(),
+		strings.Join(reserve.GetKey(), " "), window)
 }
 
 // explainChecks writes a line a check, each stage named once.

@@ -22,6 +22,8 @@ type reading struct {
 	// They are there only where the tool's rules ask for provenance.
 	leaves []atoms.Leaf
 	cut    bool
+	// counted is what the arguments add up to for budgets, once anything asked.
+	counted *tally
 }
 
 // Needs is what facts a decision on a call will read.

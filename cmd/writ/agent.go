@@ -24,6 +24,7 @@ import (
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/token"
+	"github.com/writ-dev/writ/planner/webhook"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/sandbox"
 	"github.com/writ-dev/writ/tools/command"
@@ -82,6 +83,8 @@ type parts struct {
 	watcher  *mcp.Watcher
 	runner   *sandbox.Runner
 	command  *command.Executor
+	alerts   *webhook.Sender // nil without a webhook
+	asks     *webhook.Sender // nil without a webhook
 	started  time.Time
 	draining atomic.Bool
 }
@@ -128,7 +131,15 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if err != nil {
 		return err
 	}
+	if err := p.openWebhooks(); err != nil {
+		return err
+	}
+	approvers, err := approversOf(p.config)
+	if err != nil {
+		return err
+	}
 	options := agent.Options{
+		Approvers: approvers, Asked: p.asked,
 		Bundle: bundle, Ledger: p.ledger, State: state, SnapshotDir: p.ledgerDir(), Keys: keys, Tokens: minter,
 		Pins: p.pin, Clock: time.Now, Random: rand.Reader,
 		Limits: agent.Limits{
@@ -141,6 +152,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		WriteDurability: p.writeDurability(),
 		Start:           p.start(recovery),
 		Metrics:         agent.NewMetrics(p.registry),
+		Alert:           p.alert,
 		Log:             p.log,
 	}
 	if err := p.executors(bundle, &options); err != nil {

@@ -20,7 +20,7 @@ var fileBlock = regexp.MustCompile("(?s)\n```[a-z]+\n(?:#|//) file: ([^\n]+)\n(.
 // Each page has as many scenarios as this.
 func TestTheBundlesOfPagesPlayTheirScenarios(t *testing.T) {
 	t.Parallel()
-	for page, want := range map[string]int{"provenance.md": 3, "contracts.md": 5} {
+	for page, want := range map[string]int{"provenance.md": 3, "contracts.md": 5, "budgets.md": 3} {
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
 			loaded := loadPage(t, page)
@@ -40,20 +40,26 @@ func TestTheBundlesOfPagesPlayTheirScenarios(t *testing.T) {
 // loadPage loads the bundle that a page is.
 func loadPage(t *testing.T, page string) *bundles.Loaded {
 	t.Helper()
+	dir := t.TempDir()
+	writePage(t, page, dir)
+	loaded, err := bundles.Load(t.Context(), dir, bundles.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
+
+// writePage writes the bundle that a page is into a directory.
+func writePage(t *testing.T, page, dir string) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	for _, file := range fileBlock.FindAllSubmatch(text, -1) {
 		path := filepath.Join(dir, filepath.FromSlash(string(file[1])))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, file[2], 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	loaded, err := bundles.Load(t.Context(), dir, bundles.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return loaded
 }

@@ -89,6 +89,8 @@ records. The other commands work on bundles and records.`,
 	}
 	root.AddCommand(
 		newAgent(),
+		newApprovals(),
+		newBudgets(),
 		newCollector(),
 		newConfig(),
 		newDecide(),

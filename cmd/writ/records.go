@@ -150,6 +150,7 @@ var (
 		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
 		"workflow":    writv1.RecordKind_RECORD_KIND_WORKFLOW,
 		"approval":    writv1.RecordKind_RECORD_KIND_APPROVAL,
+		"alert":       writv1.RecordKind_RECORD_KIND_ALERT,
 	}
 )
 

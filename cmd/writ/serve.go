@@ -23,6 +23,7 @@ import (
 	"github.com/writ-dev/writ/envoy"
 	"github.com/writ-dev/writ/planner/identity"
 	"github.com/writ-dev/writ/planner/toolservice"
+	"github.com/writ-dev/writ/planner/webhook"
 )
 
 // drainTime bounds the end of calls that are in hand when the agent stops.
@@ -51,6 +52,12 @@ func (p *parts) serve(ctx context.Context) error {
 	group.Go(func() error { p.tend(ctx); return nil })
 	group.Go(func() error { p.compact(ctx); return nil })
 	group.Go(func() error { p.reload(ctx); return nil })
+	for _, sender := range []*webhook.Sender{p.alerts, p.asks} {
+		if sender == nil {
+			continue
+		}
+		group.Go(func() error { sender.Run(ctx); return nil })
+	}
 	if p.watcher != nil {
 		group.Go(func() error { p.watcher.Run(ctx); return nil })
 	}

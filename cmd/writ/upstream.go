@@ -131,26 +131,30 @@ func (p *parts) observeLedger() {
 	})
 }
 
-// dialCollector makes a connection that is opened when it is used, and again whenever
-// it breaks. An address that others can listen in on needs TLS.
+// dialCollector connects to a collector.
 func dialCollector(address string, config *writv1.ClientTls) (*grpc.ClientConn, error) {
+	return dial("collector", address, config)
+}
+
+// dial connects to a collector or an agent: plainly on this machine, and over TLS.
+func dial(what, address string, config *writv1.ClientTls) (*grpc.ClientConn, error) {
 	transport := insecure.NewCredentials()
 	switch {
 	case config != nil:
 		tls, err := clientTLS(config)
 		if err != nil {
-			return nil, fmt.Errorf("collector.tls: %w", err)
+			return nil, fmt.Errorf("%s.tls: %w", what, err)
 		}
 		transport = credentials.NewTLS(tls)
 	case !local(address):
-		return nil, hinted(fmt.Errorf("the collector %s is across the network, and TLS is not configured", address), "give the TLS files, or use a unix socket or loopback")
+		return nil, hinted(fmt.Errorf("the %s %s is across the network, and TLS is not configured", what, address), "give the TLS files, or use a unix socket or loopback")
 	}
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(transport), grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: comeBack},
 		MinConnectTimeout: 5 * time.Second,
 	}))
 	if err != nil {
-		return nil, fmt.Errorf("connect to the collector: %w", err)
+		return nil, fmt.Errorf("connect to the %s: %w", what, err)
 	}
 	return conn, nil
 }

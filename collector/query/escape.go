@@ -110,6 +110,10 @@ func cell(s string) string {
 // word returns a value as it stands beside others in a line, whole.
 func word(s string) string { return apart(printable(s)) }
 
+// Word writes a value as it stands in a list: what is not printed is escaped, and what
+// could pass for two values, or for none, is quoted.
+func Word(s string) string { return word(s) }
+
 // apart quotes an escaped value that could pass for two, or for none.
 func apart(escaped string) string {
 	if escaped == "" || escaped == "-" || strings.ContainsAny(escaped, ` ",[]`) {

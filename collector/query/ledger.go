@@ -46,6 +46,15 @@ type LedgerReader struct {
 
 // FromLedger returns the Reader of the ledger in a directory.
 func FromLedger(dir string) (*LedgerReader, error) {
+	verifier, err := LedgerKey(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &LedgerReader{dir: dir, verifier: verifier, keep: windowBytes}, nil
+}
+
+// LedgerKey returns the key that stands beside a ledger.
+func LedgerKey(dir string) (note.Verifier, error) {
 	path := filepath.Join(dir, "log.vkey")
 	info, err := os.Stat(path)
 	if err != nil {
@@ -62,7 +71,7 @@ func FromLedger(dir string) (*LedgerReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger's key in %s: %w", path, err)
 	}
-	return &LedgerReader{dir: dir, verifier: verifier, keep: windowBytes}, nil
+	return verifier, nil
 }
 
 // Incomplete says why the last pass over the ledger did not reach its end: a *ledger.Fault,

@@ -133,6 +133,7 @@ var unshown = map[string]bool{
 	"envelope.retrieval.documents.retrieve_time": true, "envelope.retrieval.documents.snippet_sha256": true,
 	"envelope.tool_call.args.text": true, // never recorded: "arguments" is
 	"facts.balances.window_start":  true, "decision.effects.reserve.window_start": true, "given_back.window_start": true,
+	"overrun.window_start": true, "decision.effects.reserve.expire_time": true, "given_back.expire_time": true, "overrun.expire_time": true,
 }
 
 // leaves calls visit with the path of every field of a message that holds no message but

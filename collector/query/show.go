@@ -123,6 +123,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.list("roles", d.GetPrincipal().GetRoles())
 	s.line("tenant", d.GetPrincipal().GetTenant())
 	s.line("approval id", d.GetApprovalId())
+	s.asks(d.GetApproval())
 	s.line("session", labelled("", d.GetSession()))
 	s.line("earlier decision", labelled("", d.GetEarlierDecisionId()))
 	s.json("arguments", d.GetArguments())
@@ -179,7 +180,20 @@ func (s *sheet) checks(checks []*writv1.Check) {
 			line += "  " + printable(c.GetMessage())
 		}
 		s.title(strings.TrimRight(line, " "))
+		s.room(c.GetRoom())
 	}
+}
+
+// room writes how a budget stood that denied.
+func (s *sheet) room(r *writv1.BudgetRoom) {
+	if r == nil {
+		return
+	}
+	text := fmt.Sprintf("%d left, %d asked, %s", r.GetLeft(), r.GetAsked(), name(r.GetDimension(), "DIMENSION_"))
+	if r.GetRefillTime().IsValid() {
+		text += ", room at " + r.GetRefillTime().AsTime().Format(timeForm)
+	}
+	s.escaped("  room", text)
 }
 
 // todo writes the obligations and effects of a decision.
@@ -198,6 +212,7 @@ func (s *sheet) todo(d *writv1.Decision) {
 		if keep := e.GetKeep(); keep != nil {
 			s.escaped("keeps", word(keep.GetPath())+" = "+printable(keep.GetValue()))
 		}
+		s.line("uses approval", e.GetConsume().GetId())
 		if advance := e.GetAdvance(); advance != nil {
 			s.advance(advance)
 		}
@@ -205,7 +220,11 @@ func (s *sheet) todo(d *writv1.Decision) {
 }
 
 func (s *sheet) reserve(label string, r *writv1.Reserve) {
-	s.escaped(label, fmt.Sprintf("%d %s of %s for [%s]", r.GetAmount(), name(r.GetDimension(), "DIMENSION_"), word(r.GetBudget()), words(r.GetKey())))
+	rolling := ""
+	if r.GetRolling().IsValid() {
+		rolling = ", in the last " + r.GetRolling().AsDuration().String()
+	}
+	s.escaped(label, fmt.Sprintf("%d %s of %s for [%s]%s", r.GetAmount(), name(r.GetDimension(), "DIMENSION_"), word(r.GetBudget()), words(r.GetKey()), rolling))
 }
 
 // facts writes what the decision read.
@@ -218,10 +237,15 @@ func (s *sheet) facts(f *writv1.Facts) {
 		s.line("time", f.GetTime().AsTime().Format(timeForm))
 	}
 	for _, b := range f.GetBalances() {
-		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey())))
+		room := ""
+		if b.GetRoomTime().IsValid() {
+			room = ", room at " + b.GetRoomTime().AsTime().Format(timeForm)
+		}
+		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]%s", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey()), room))
 	}
 	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))
 	s.line("observed definition", f.GetPin().GetObservedDigest())
+	s.approval(f.GetApproval())
 	s.session(f.GetSession())
 	for _, v := range f.GetValues() {
 		s.escaped("value", word(v.GetPath())+": "+provenance(v))
@@ -276,6 +300,12 @@ func (s *sheet) outcome(v view, o *writv1.OutcomeRecord) {
 	}
 	for _, r := range o.GetGivenBack() {
 		s.reserve("given back", r)
+	}
+	for _, r := range o.GetOverrun() {
+		s.reserve("overrun", r)
+	}
+	for _, spent := range o.GetSpent() {
+		s.escaped("spent", fmt.Sprintf("%d %s", spent.GetAmount(), name(spent.GetDimension(), "DIMENSION_")))
 	}
 	s.line("result digest", mac(o.GetResultDigest()))
 	s.title(" record")

@@ -17,7 +17,7 @@ var mayDecide = []string{
 	// Conditions, rules and messages.
 	"cel.dev/cel-go", "buf.build/go/protovalidate", "buf.build/gen/go/bufbuild/protovalidate", "google.golang.org/protobuf",
 	// Go's own, as far as it is pure.
-	"bytes", "cmp", "crypto/sha256", "encoding/binary", "encoding/json", "errors", "fmt", "io", "maps", "math", "reflect", "slices", "sort", "strconv", "strings", "time", "unicode",
+	"bytes", "cmp", "crypto/sha256", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "io", "maps", "math", "reflect", "slices", "sort", "strconv", "strings", "time", "unicode",
 }
 
 // mayNotDecide are paths below those of mayDecide that are not pure.

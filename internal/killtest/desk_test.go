@@ -221,8 +221,14 @@ func (d *desk) writeBundle(enforcement writv1.Enforcement, upstream string) {
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		d.write("bundle/"+name, text)
+		d.write("bundle/"+name, bytes.Replace(text, []byte("int64 minor = 2 ["),
+			[]byte("int64 minor = 2 [(writ.v1.field).budget = {dimension: DIMENSION_MONEY, scale: 10000000}, "), 1))
 	}
+	// Refunds take what they give back from a budget of money too, and their bytes.
+	d.write("bundle/budgets/money.yaml", []byte(`budgets:
+  - {name: money, tools: [payments.issue_refund], scopes: [BUDGET_SCOPE_TENANT], dimension: DIMENSION_MONEY, limit: 1000000000000000000, window: 31536000s}
+  - {name: bytes, tools: ["*"], scopes: [BUDGET_SCOPE_USER], dimension: DIMENSION_BYTES_OUT, limit: 1000000000000, window: 31536000s}
+`))
 	d.write("bundle/bundle.yaml", []byte("name: killtest\n"))
 	d.write("bundle/grants/support.yaml", []byte(`grants:
   - name: support

@@ -194,6 +194,9 @@ func (a *account) fold(t *testing.T, record *writv1.Record) {
 		for _, back := range body.GetGivenBack() {
 			a.balances[balanceOf(back)] -= back.GetAmount()
 		}
+		for _, over := range body.GetOverrun() {
+			a.balances[balanceOf(over)] += over.GetAmount()
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Server serves writ.v1.ToolService and writ.v1.WorkflowService. It is safe for use by several goroutines;
+// Server serves writ.v1.ToolService, WorkflowService and ApprovalService. It is safe for use by several goroutines;
 // nothing in it changes after NewServer but what grpc and health guard.
 type Server struct {
 	agent     *agent.Agent
@@ -82,7 +82,8 @@ func NewServer(o Options) (*Server, error) {
 	validator, err := protovalidate.New(protovalidate.WithMessages(
 		&writv1.ListToolsRequest{}, &writv1.AuthorizeRequest{}, &writv1.ExecuteRequest{}, &writv1.ExecuteStreamRequest{},
 		&writv1.BeginSessionRequest{}, &writv1.EndSessionRequest{}, &writv1.ObserveRequest{},
-		&writv1.BeginWorkflowRequest{}, &writv1.EndWorkflowRequest{}, &writv1.GetWorkflowReportRequest{}))
+		&writv1.BeginWorkflowRequest{}, &writv1.EndWorkflowRequest{}, &writv1.GetWorkflowReportRequest{},
+		&writv1.ListApprovalsRequest{}, &writv1.GetApprovalRequest{}, &writv1.WatchApprovalsRequest{}, &writv1.VoteRequest{}, &writv1.ApproverCredential{}))
 	if err != nil {
 		return nil, fmt.Errorf("compile the rules of requests: %w", err)
 	}
@@ -104,6 +105,7 @@ func NewServer(o Options) (*Server, error) {
 	s.grpc = grpc.NewServer(s.options(o.Credentials)...)
 	s.grpc.RegisterService(&description, s)
 	s.grpc.RegisterService(&workflows, s)
+	s.grpc.RegisterService(&approvals, s)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.NotServing()
@@ -142,6 +144,7 @@ func (s *Server) report(status healthpb.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus("", status)
 	s.health.SetServingStatus(description.ServiceName, status)
 	s.health.SetServingStatus(workflows.ServiceName, status)
+	s.health.SetServingStatus(approvals.ServiceName, status)
 }
 
 // Drain takes no more calls and waits for those in hand. When ctx is done first

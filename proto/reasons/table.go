@@ -63,6 +63,8 @@ var table = map[writv1.Reason]Wire{
 	writv1.Reason_REASON_DATA_UNREADABLE:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_ADMISSION_SESSION_UNKNOWN:      {GRPC: codes.NotFound, HTTP: 404, JSONRPC: -32004, Retry: RetryNever},
 	writv1.Reason_REASON_BUDGET_SESSION_LIMIT:           {GRPC: codes.ResourceExhausted, HTTP: 429, JSONRPC: -32005, Retry: RetryLater},
+	writv1.Reason_REASON_BUDGET_UNKNOWN:                 {GRPC: codes.InvalidArgument, HTTP: 422, JSONRPC: -32005, Retry: RetryNever},
+	writv1.Reason_REASON_BUDGET_TOO_MUCH:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32005, Retry: RetryNever},
 	writv1.Reason_REASON_BUDGET_EXHAUSTED:               {GRPC: codes.ResourceExhausted, HTTP: 429, JSONRPC: -32005, Retry: RetryLater},
 	writv1.Reason_REASON_APPROVAL_REQUIRED:              {GRPC: codes.FailedPrecondition, HTTP: 403, JSONRPC: -32006, Retry: RetryLater},
 	writv1.Reason_REASON_APPROVAL_UNKNOWN:               {GRPC: codes.NotFound, HTTP: 404, JSONRPC: -32004, Retry: RetryNever},

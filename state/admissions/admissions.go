@@ -106,9 +106,9 @@ type Machine struct {
 	limit, maxKeys int
 	keys           map[Digest]*Held
 	open           map[ID]*Held
-	// order has the taken keys by time of decision, oldest first, so that
-	// forgetting costs what is forgotten.
-	order   []Digest
+	// order has who took keys by time of decision, oldest first, so that forgetting
+	// costs what is forgotten. Who holds its key no longer may still stand in it.
+	order   []*Held
 	results results
 	// newest is the time of the newest decision.
 	newest time.Time
@@ -139,7 +139,7 @@ func (m *Machine) Room(claim Claim) error {
 		return ErrFull
 	}
 	if claim.Key != (Digest{}) && len(m.keys) >= m.maxKeys {
-		if oldest := m.keys[m.order[0]]; !m.spent(oldest, m.newest) {
+		if !m.spent(m.order[0], m.newest) {
 			return ErrFull
 		}
 	}
@@ -155,7 +155,7 @@ func (m *Machine) Take(claim Claim) {
 	if claim.Key != (Digest{}) {
 		m.results.drop(m.keys[claim.Key])
 		m.keys[claim.Key] = held
-		m.order = append(m.order, claim.Key)
+		m.order = append(m.order, held)
 	}
 	m.Advance(claim.Time)
 }
@@ -212,13 +212,14 @@ func (m *Machine) spent(held *Held, now time.Time) bool {
 
 func (m *Machine) forget(now time.Time) {
 	for len(m.order) > 0 {
-		held, ok := m.keys[m.order[0]]
-		if ok && now.Sub(held.Time) < KeptFor && (len(m.keys) <= m.maxKeys || !m.spent(held, now)) {
+		held := m.order[0]
+		holds := m.keys[held.Key] == held
+		if holds && now.Sub(held.Time) < KeptFor && (len(m.keys) <= m.maxKeys || !m.spent(held, now)) {
 			return
 		}
-		if ok {
+		if holds {
 			m.results.drop(held)
-			delete(m.keys, m.order[0])
+			delete(m.keys, held.Key)
 		}
 		m.order = m.order[1:]
 	}

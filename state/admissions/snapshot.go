@@ -12,10 +12,8 @@ import (
 // whose key another has taken since is returned without it.
 func (m *Machine) Held() ([]*Held, time.Time) {
 	held := make([]*Held, 0, len(m.keys))
-	seen := make(map[Digest]bool, len(m.keys))
-	for _, key := range m.order {
-		if h, kept := m.keys[key]; kept && !seen[key] {
-			seen[key] = true
+	for _, h := range m.order {
+		if m.keys[h.Key] == h {
 			held = append(held, h)
 		}
 	}

@@ -212,11 +212,11 @@ func (m *Machine) Room(who *writv1.Principal, now time.Time) error {
 func (m *Machine) Last(key Bound) ID { return m.current[key] }
 
 // Ask takes a request that was recorded. One that is held already and has not
-// expired stays as it is: a repeat is not a second request.
-func (m *Machine) Ask(h Held) {
+// expired stays as it is: a repeat is not a second request, and Ask returns false.
+func (m *Machine) Ask(h Held) bool {
 	if earlier, ok := m.held[h.ID]; ok {
 		if h.Subject.GetTime().AsTime().Before(earlier.Subject.GetRequest().GetExpireTime().AsTime()) {
-			return
+			return false
 		}
 		m.forget(earlier)
 	}
@@ -226,6 +226,7 @@ func (m *Machine) Ask(h Held) {
 	h.Votes = slices.Clone(h.Votes)
 	m.held[h.ID] = &h
 	m.current[h.Key] = h.ID
+	return true
 }
 
 // makeRoom drops the oldest approval that has ended by the time, and else the oldest.

@@ -20,7 +20,7 @@ func callsPerHour(user string) budgets.Key {
 		Budget:    "calls",
 		Scope:     []string{user},
 		Dimension: writv1.Dimension_DIMENSION_CALLS,
-		Window:    time.Hour,
+		Window:    budgets.Every(time.Hour),
 	}
 }
 
@@ -89,8 +89,8 @@ func TestAReadIsCurrentUntilTheBalanceChanges(t *testing.T) {
 func TestScopesThatJoinAlikeAreDifferentBalances(t *testing.T) {
 	t.Parallel()
 	var m budgets.Machine
-	one := budgets.Key{Budget: "b", Scope: []string{"a,1:b"}, Dimension: 1, Window: time.Hour}
-	two := budgets.Key{Budget: "b", Scope: []string{"a", "b"}, Dimension: 1, Window: time.Hour}
+	one := budgets.Key{Budget: "b", Scope: []string{"a,1:b"}, Dimension: 1, Window: budgets.Every(time.Hour)}
+	two := budgets.Key{Budget: "b", Scope: []string{"a", "b"}, Dimension: 1, Window: budgets.Every(time.Hour)}
 	m.Reserve(reserve(one, noon, 1))
 	if got := taken(&m, two, noon); got != 0 {
 		t.Errorf("taken = %d, want 0", got)

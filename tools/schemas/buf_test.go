@@ -56,7 +56,7 @@ func bufBuild(t *testing.T, program string) *descriptorpb.FileDescriptorSet {
 	}
 	write("tools/"+kindsFile, text)
 	// Printed from what is linked, so that no schema registry is asked.
-	for _, name := range []string{"buf/validate/validate.proto", "writ/v1/options.proto", "writ/v1/provenance.proto"} {
+	for _, name := range []string{"buf/validate/validate.proto", "writ/v1/options.proto", "writ/v1/budget.proto", "writ/v1/provenance.proto"} {
 		file, err := protoregistry.GlobalFiles.FindFileByPath(name)
 		if err != nil {
 			t.Fatal(err)

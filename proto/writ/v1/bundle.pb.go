@@ -25,67 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// BudgetScope is a part of who calls.
-type BudgetScope int32
-
-const (
-	// Never valid.
-	BudgetScope_BUDGET_SCOPE_UNSPECIFIED BudgetScope = 0
-	// The tenant.
-	BudgetScope_BUDGET_SCOPE_TENANT BudgetScope = 1
-	// The user.
-	BudgetScope_BUDGET_SCOPE_USER BudgetScope = 2
-	// The workload.
-	BudgetScope_BUDGET_SCOPE_WORKLOAD BudgetScope = 3
-	// The tool.
-	BudgetScope_BUDGET_SCOPE_TOOL BudgetScope = 4
-)
-
-// Enum value maps for BudgetScope.
-var (
-	BudgetScope_name = map[int32]string{
-		0: "BUDGET_SCOPE_UNSPECIFIED",
-		1: "BUDGET_SCOPE_TENANT",
-		2: "BUDGET_SCOPE_USER",
-		3: "BUDGET_SCOPE_WORKLOAD",
-		4: "BUDGET_SCOPE_TOOL",
-	}
-	BudgetScope_value = map[string]int32{
-		"BUDGET_SCOPE_UNSPECIFIED": 0,
-		"BUDGET_SCOPE_TENANT":      1,
-		"BUDGET_SCOPE_USER":        2,
-		"BUDGET_SCOPE_WORKLOAD":    3,
-		"BUDGET_SCOPE_TOOL":        4,
-	}
-)
-
-func (x BudgetScope) Enum() *BudgetScope {
-	p := new(BudgetScope)
-	*p = x
-	return p
-}
-
-func (x BudgetScope) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (BudgetScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_bundle_proto_enumTypes[0].Descriptor()
-}
-
-func (BudgetScope) Type() protoreflect.EnumType {
-	return &file_writ_v1_bundle_proto_enumTypes[0]
-}
-
-func (x BudgetScope) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use BudgetScope.Descriptor instead.
-func (BudgetScope) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_bundle_proto_rawDescGZIP(), []int{0}
-}
-
 // BundleManifest is the file bundle.yaml at the root of a bundle. Beside it
 // stand the folders protos, grants, checks, budgets and tests, and the file
 // catalogue.yaml.
@@ -199,7 +138,8 @@ func (x *BudgetSet) GetBudgets() []*Budget {
 	return nil
 }
 
-// Budget bounds what may be taken in a window of time.
+// Budget bounds what may be taken in a window of time: one of window, calendar,
+// rolling and endless.
 type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, unique in the bundle. Balances are kept by it.
@@ -212,10 +152,24 @@ type Budget struct {
 	Scopes []BudgetScope `protobuf:"varint,4,rep,packed,name=scopes,proto3,enum=writ.v1.BudgetScope" json:"scopes,omitempty"`
 	// What is counted.
 	Dimension Dimension `protobuf:"varint,5,opt,name=dimension,proto3,enum=writ.v1.Dimension" json:"dimension,omitempty"`
-	// How much may be taken in a window.
+	// How much may be taken in a window, in units of the dimension.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Length of the window. Windows start at multiples of it since the Unix epoch.
-	Window        *durationpb.Duration `protobuf:"bytes,7,opt,name=window,proto3" json:"window,omitempty"`
+	Window *durationpb.Duration `protobuf:"bytes,7,opt,name=window,proto3" json:"window,omitempty"`
+	// A window of the calendar.
+	Calendar *CalendarWindow `protobuf:"bytes,8,opt,name=calendar,proto3" json:"calendar,omitempty"`
+	// Length of a window that ends now. It is kept in sixty parts, and a part counts
+	// until the whole of it is past: no time as long as the window takes more than the
+	// limit, and what was taken comes back up to a sixtieth late.
+	Rolling *durationpb.Duration `protobuf:"bytes,9,opt,name=rolling,proto3" json:"rolling,omitempty"`
+	// The budget is never refilled: each run, or session, has it once.
+	Endless bool `protobuf:"varint,10,opt,name=endless,proto3" json:"endless,omitempty"`
+	// What the limit does. Default: BUDGET_CAP_HARD.
+	Cap BudgetCap `protobuf:"varint,11,opt,name=cap,proto3,enum=writ.v1.BudgetCap" json:"cap,omitempty"`
+	// Percentages of the limit at which an alert is given, once in a window. With any of
+	// them an alert is given too when the budget denies a call or a bill is above its
+	// worst case.
+	AlertPercents []uint32 `protobuf:"varint,12,rep,packed,name=alert_percents,json=alertPercents,proto3" json:"alert_percents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +249,41 @@ func (x *Budget) GetLimit() int64 {
 func (x *Budget) GetWindow() *durationpb.Duration {
 	if x != nil {
 		return x.Window
+	}
+	return nil
+}
+
+func (x *Budget) GetCalendar() *CalendarWindow {
+	if x != nil {
+		return x.Calendar
+	}
+	return nil
+}
+
+func (x *Budget) GetRolling() *durationpb.Duration {
+	if x != nil {
+		return x.Rolling
+	}
+	return nil
+}
+
+func (x *Budget) GetEndless() bool {
+	if x != nil {
+		return x.Endless
+	}
+	return false
+}
+
+func (x *Budget) GetCap() BudgetCap {
+	if x != nil {
+		return x.Cap
+	}
+	return BudgetCap_BUDGET_CAP_UNSPECIFIED
+}
+
+func (x *Budget) GetAlertPercents() []uint32 {
+	if x != nil {
+		return x.AlertPercents
 	}
 	return nil
 }
@@ -504,22 +493,30 @@ var File_writ_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_writ_v1_bundle_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/bundle.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\"\xb5\x01\n" +
+	"\x14writ/v1/bundle.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\"\xb5\x01\n" +
 	"\x0eBundleManifest\x124\n" +
 	"\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x18\x80\x012\x16^[a-z0-9][a-z0-9_.-]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\vdescription\x12A\n" +
 	"\fsandbox_tier\x18\x03 \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"C\n" +
 	"\tBudgetSet\x126\n" +
-	"\abudgets\x18\x01 \x03(\v2\x0f.writ.v1.BudgetB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\abudgets\"\xaf\x03\n" +
+	"\abudgets\x18\x01 \x03(\v2\x0f.writ.v1.BudgetB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\abudgets\"\x90\b\n" +
 	"\x06Budget\x12/\n" +
 	"\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x012\x11^[a-z][a-z0-9_]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12]\n" +
 	"\x05tools\x18\x03 \x03(\tBG\xbaHD\x92\x01A\b\x01\x10\x80\b\x18\x01\"8r6\x18\x80\x0121^(\\*|[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*(\\.\\*)?)$R\x05tools\x12C\n" +
-	"\x06scopes\x18\x04 \x03(\x0e2\x14.writ.v1.BudgetScopeB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x04\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x06scopes\x12<\n" +
+	"\x06scopes\x18\x04 \x03(\x0e2\x14.writ.v1.BudgetScopeB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\b\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x06scopes\x12<\n" +
 	"\tdimension\x18\x05 \x01(\x0e2\x12.writ.v1.DimensionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12\x1d\n" +
-	"\x05limit\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05limit\x12G\n" +
-	"\x06window\x18\a \x01(\v2\x19.google.protobuf.DurationB\x14\xbaH\x11\xc8\x01\x01\xaa\x01\v\"\x05\b\x80\x8a\x8a\x0f2\x02\b\x01R\x06window\"m\n" +
+	"\x05limit\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05limit\x12D\n" +
+	"\x06window\x18\a \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x8a\x8a\x0f2\x02\b\x01R\x06window\x123\n" +
+	"\bcalendar\x18\b \x01(\v2\x17.writ.v1.CalendarWindowR\bcalendar\x12F\n" +
+	"\arolling\x18\t \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x8a\x8a\x0f2\x02\b<R\arolling\x12\x18\n" +
+	"\aendless\x18\n" +
+	" \x01(\bR\aendless\x12.\n" +
+	"\x03cap\x18\v \x01(\x0e2\x12.writ.v1.BudgetCapB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03cap\x12:\n" +
+	"\x0ealert_percents\x18\f \x03(\rB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\a*\x05\x18\xe8\a(\x01R\ralertPercents:\xde\x02\xbaH\xda\x02\x1a\xb0\x01\n" +
+	"\x11budget.one_window\x129a budget has one of window, calendar, rolling and endless\x1a`[has(this.window), has(this.calendar), has(this.rolling), this.endless].filter(w, w).size() == 1\x1a\xa4\x01\n" +
+	"\x14budget.endless_scope\x12Ra budget that never refills has the scope BUDGET_SCOPE_RUN or BUDGET_SCOPE_SESSION\x1a8!this.endless || this.scopes.exists(s, s == 7 || s == 8)\"m\n" +
 	"\tTestSuite\x12*\n" +
 	"\vdescription\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x124\n" +
 	"\x05tests\x18\x02 \x03(\v2\x11.writ.v1.TestCaseB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\x05tests\"\xeb\x01\n" +
@@ -537,13 +534,7 @@ const file_writ_v1_bundle_proto_rawDesc = "" +
 	"\x06checks\x18\x03 \x03(\v2 .writ.v1.Expectation.ChecksEntryB\t\xbaH\x06\x9a\x01\x03\x10\x80\x02R\x06checks\x1aP\n" +
 	"\vChecksEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\x0e2\x15.writ.v1.CheckOutcomeR\x05value:\x028\x01*\x8d\x01\n" +
-	"\vBudgetScope\x12\x1c\n" +
-	"\x18BUDGET_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n" +
-	"\x13BUDGET_SCOPE_TENANT\x10\x01\x12\x15\n" +
-	"\x11BUDGET_SCOPE_USER\x10\x02\x12\x19\n" +
-	"\x15BUDGET_SCOPE_WORKLOAD\x10\x03\x12\x15\n" +
-	"\x11BUDGET_SCOPE_TOOL\x10\x04B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\x0e2\x15.writ.v1.CheckOutcomeR\x05value:\x028\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_bundle_proto_rawDescOnce sync.Once
@@ -557,47 +548,51 @@ func file_writ_v1_bundle_proto_rawDescGZIP() []byte {
 	return file_writ_v1_bundle_proto_rawDescData
 }
 
-var file_writ_v1_bundle_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_writ_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_writ_v1_bundle_proto_goTypes = []any{
-	(BudgetScope)(0),            // 0: writ.v1.BudgetScope
-	(*BundleManifest)(nil),      // 1: writ.v1.BundleManifest
-	(*BudgetSet)(nil),           // 2: writ.v1.BudgetSet
-	(*Budget)(nil),              // 3: writ.v1.Budget
-	(*TestSuite)(nil),           // 4: writ.v1.TestSuite
-	(*TestCase)(nil),            // 5: writ.v1.TestCase
-	(*Expectation)(nil),         // 6: writ.v1.Expectation
-	nil,                         // 7: writ.v1.Expectation.ChecksEntry
-	(SandboxTier)(0),            // 8: writ.v1.SandboxTier
+	(*BundleManifest)(nil),      // 0: writ.v1.BundleManifest
+	(*BudgetSet)(nil),           // 1: writ.v1.BudgetSet
+	(*Budget)(nil),              // 2: writ.v1.Budget
+	(*TestSuite)(nil),           // 3: writ.v1.TestSuite
+	(*TestCase)(nil),            // 4: writ.v1.TestCase
+	(*Expectation)(nil),         // 5: writ.v1.Expectation
+	nil,                         // 6: writ.v1.Expectation.ChecksEntry
+	(SandboxTier)(0),            // 7: writ.v1.SandboxTier
+	(BudgetScope)(0),            // 8: writ.v1.BudgetScope
 	(Dimension)(0),              // 9: writ.v1.Dimension
 	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
-	(*Principal)(nil),           // 11: writ.v1.Principal
-	(*Envelope)(nil),            // 12: writ.v1.Envelope
-	(*Facts)(nil),               // 13: writ.v1.Facts
-	(Verdict)(0),                // 14: writ.v1.Verdict
-	(Reason)(0),                 // 15: writ.v1.Reason
-	(CheckOutcome)(0),           // 16: writ.v1.CheckOutcome
+	(*CalendarWindow)(nil),      // 11: writ.v1.CalendarWindow
+	(BudgetCap)(0),              // 12: writ.v1.BudgetCap
+	(*Principal)(nil),           // 13: writ.v1.Principal
+	(*Envelope)(nil),            // 14: writ.v1.Envelope
+	(*Facts)(nil),               // 15: writ.v1.Facts
+	(Verdict)(0),                // 16: writ.v1.Verdict
+	(Reason)(0),                 // 17: writ.v1.Reason
+	(CheckOutcome)(0),           // 18: writ.v1.CheckOutcome
 }
 var file_writ_v1_bundle_proto_depIdxs = []int32{
-	8,  // 0: writ.v1.BundleManifest.sandbox_tier:type_name -> writ.v1.SandboxTier
-	3,  // 1: writ.v1.BudgetSet.budgets:type_name -> writ.v1.Budget
-	0,  // 2: writ.v1.Budget.scopes:type_name -> writ.v1.BudgetScope
+	7,  // 0: writ.v1.BundleManifest.sandbox_tier:type_name -> writ.v1.SandboxTier
+	2,  // 1: writ.v1.BudgetSet.budgets:type_name -> writ.v1.Budget
+	8,  // 2: writ.v1.Budget.scopes:type_name -> writ.v1.BudgetScope
 	9,  // 3: writ.v1.Budget.dimension:type_name -> writ.v1.Dimension
 	10, // 4: writ.v1.Budget.window:type_name -> google.protobuf.Duration
-	5,  // 5: writ.v1.TestSuite.tests:type_name -> writ.v1.TestCase
-	11, // 6: writ.v1.TestCase.principal:type_name -> writ.v1.Principal
-	12, // 7: writ.v1.TestCase.envelope:type_name -> writ.v1.Envelope
-	13, // 8: writ.v1.TestCase.facts:type_name -> writ.v1.Facts
-	6,  // 9: writ.v1.TestCase.want:type_name -> writ.v1.Expectation
-	14, // 10: writ.v1.Expectation.verdict:type_name -> writ.v1.Verdict
-	15, // 11: writ.v1.Expectation.reason:type_name -> writ.v1.Reason
-	7,  // 12: writ.v1.Expectation.checks:type_name -> writ.v1.Expectation.ChecksEntry
-	16, // 13: writ.v1.Expectation.ChecksEntry.value:type_name -> writ.v1.CheckOutcome
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 5: writ.v1.Budget.calendar:type_name -> writ.v1.CalendarWindow
+	10, // 6: writ.v1.Budget.rolling:type_name -> google.protobuf.Duration
+	12, // 7: writ.v1.Budget.cap:type_name -> writ.v1.BudgetCap
+	4,  // 8: writ.v1.TestSuite.tests:type_name -> writ.v1.TestCase
+	13, // 9: writ.v1.TestCase.principal:type_name -> writ.v1.Principal
+	14, // 10: writ.v1.TestCase.envelope:type_name -> writ.v1.Envelope
+	15, // 11: writ.v1.TestCase.facts:type_name -> writ.v1.Facts
+	5,  // 12: writ.v1.TestCase.want:type_name -> writ.v1.Expectation
+	16, // 13: writ.v1.Expectation.verdict:type_name -> writ.v1.Verdict
+	17, // 14: writ.v1.Expectation.reason:type_name -> writ.v1.Reason
+	6,  // 15: writ.v1.Expectation.checks:type_name -> writ.v1.Expectation.ChecksEntry
+	18, // 16: writ.v1.Expectation.ChecksEntry.value:type_name -> writ.v1.CheckOutcome
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_bundle_proto_init() }
@@ -605,6 +600,7 @@ func file_writ_v1_bundle_proto_init() {
 	if File_writ_v1_bundle_proto != nil {
 		return
 	}
+	file_writ_v1_budget_proto_init()
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_envelope_proto_init()
 	file_writ_v1_options_proto_init()
@@ -615,14 +611,13 @@ func file_writ_v1_bundle_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_bundle_proto_rawDesc), len(file_writ_v1_bundle_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      0,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_bundle_proto_goTypes,
 		DependencyIndexes: file_writ_v1_bundle_proto_depIdxs,
-		EnumInfos:         file_writ_v1_bundle_proto_enumTypes,
 		MessageInfos:      file_writ_v1_bundle_proto_msgTypes,
 	}.Build()
 	File_writ_v1_bundle_proto = out.File

@@ -50,7 +50,11 @@ type AgentConfig struct {
 	DrainDelay *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
 	// Who may approve calls. Absent: nobody, and calls that need an approval wait until
 	// they expire.
-	Approvers     []*ApproverConfig `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
+	Approvers []*ApproverConfig `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
+	// Where what waits for an approval is posted. Absent: nowhere.
+	ApprovalWebhook *WebhookConfig `protobuf:"bytes,11,opt,name=approval_webhook,json=approvalWebhook,proto3" json:"approval_webhook,omitempty"`
+	// Where alerts are posted. Absent: they are recorded and counted only.
+	AlertWebhook  *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +155,20 @@ func (x *AgentConfig) GetDrainDelay() *durationpb.Duration {
 func (x *AgentConfig) GetApprovers() []*ApproverConfig {
 	if x != nil {
 		return x.Approvers
+	}
+	return nil
+}
+
+func (x *AgentConfig) GetApprovalWebhook() *WebhookConfig {
+	if x != nil {
+		return x.ApprovalWebhook
+	}
+	return nil
+}
+
+func (x *AgentConfig) GetAlertWebhook() *WebhookConfig {
+	if x != nil {
+		return x.AlertWebhook
 	}
 	return nil
 }
@@ -1208,7 +1226,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\"\xa5\x04\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xa5\x05\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1225,7 +1243,9 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\xaa\x01\a\"\x03\b\xd8\x042\x00R\n" +
 	"drainDelay\x12@\n" +
 	"\tapprovers\x18\n" +
-	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\"\x8a\x01\n" +
+	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
+	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\x8a\x01\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
@@ -1363,7 +1383,8 @@ var file_writ_v1_config_proto_goTypes = []any{
 	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
 	(*AgentKey)(nil),            // 14: writ.v1.AgentKey
 	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
-	(Durability)(0),             // 16: writ.v1.Durability
+	(*WebhookConfig)(nil),       // 16: writ.v1.WebhookConfig
+	(Durability)(0),             // 17: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
 	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
@@ -1374,23 +1395,25 @@ var file_writ_v1_config_proto_depIdxs = []int32{
 	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
 	15, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
 	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	3,  // 8: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	6,  // 9: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	7,  // 10: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	8,  // 11: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	16, // 12: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	15, // 13: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	4,  // 14: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	15, // 15: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	3,  // 16: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	15, // 17: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	3,  // 18: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	14, // 19: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	16, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	16, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	17, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	15, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	15, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	15, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	14, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1399,6 +1422,7 @@ func file_writ_v1_config_proto_init() {
 		return
 	}
 	file_writ_v1_options_proto_init()
+	file_writ_v1_webhook_proto_init()
 	file_writ_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

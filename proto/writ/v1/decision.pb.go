@@ -12,6 +12,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -147,55 +148,6 @@ func (CheckOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_writ_v1_decision_proto_rawDescGZIP(), []int{1}
 }
 
-// Dimension is what a budget counts.
-type Dimension int32
-
-const (
-	// Never valid.
-	Dimension_DIMENSION_UNSPECIFIED Dimension = 0
-	// Tool calls, each as 1.
-	Dimension_DIMENSION_CALLS Dimension = 1
-)
-
-// Enum value maps for Dimension.
-var (
-	Dimension_name = map[int32]string{
-		0: "DIMENSION_UNSPECIFIED",
-		1: "DIMENSION_CALLS",
-	}
-	Dimension_value = map[string]int32{
-		"DIMENSION_UNSPECIFIED": 0,
-		"DIMENSION_CALLS":       1,
-	}
-)
-
-func (x Dimension) Enum() *Dimension {
-	p := new(Dimension)
-	*p = x
-	return p
-}
-
-func (x Dimension) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Dimension) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_decision_proto_enumTypes[2].Descriptor()
-}
-
-func (Dimension) Type() protoreflect.EnumType {
-	return &file_writ_v1_decision_proto_enumTypes[2]
-}
-
-func (x Dimension) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Dimension.Descriptor instead.
-func (Dimension) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{2}
-}
-
 // PinState is how a listed definition compares with the reviewed one.
 type PinState int32
 
@@ -237,11 +189,11 @@ func (x PinState) String() string {
 }
 
 func (PinState) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_decision_proto_enumTypes[3].Descriptor()
+	return file_writ_v1_decision_proto_enumTypes[2].Descriptor()
 }
 
 func (PinState) Type() protoreflect.EnumType {
-	return &file_writ_v1_decision_proto_enumTypes[3]
+	return &file_writ_v1_decision_proto_enumTypes[2]
 }
 
 func (x PinState) Number() protoreflect.EnumNumber {
@@ -250,7 +202,7 @@ func (x PinState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PinState.Descriptor instead.
 func (PinState) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{2}
 }
 
 // Decision is what Decide returns: a verdict with its reason, every check that
@@ -354,7 +306,9 @@ type Check struct {
 	Field string `protobuf:"bytes,5,opt,name=field,proto3" json:"field,omitempty"`
 	// What would make it pass, in words. Holds no sensitive value and nothing of
 	// the policy's own secrets.
-	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// How the budget stood, where a budget that is known failed.
+	Room          *BudgetRoom `protobuf:"bytes,10,opt,name=room,proto3" json:"room,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +383,13 @@ func (x *Check) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Check) GetRoom() *BudgetRoom {
+	if x != nil {
+		return x.Room
+	}
+	return nil
 }
 
 // Obligation is something that must be done when the call is carried out.
@@ -690,7 +651,12 @@ type Reserve struct {
 	// What is counted.
 	Dimension Dimension `protobuf:"varint,4,opt,name=dimension,proto3,enum=writ.v1.Dimension" json:"dimension,omitempty"`
 	// How much is taken, in units of the dimension.
-	Amount        int64 `protobuf:"varint,5,opt,name=amount,proto3" json:"amount,omitempty"`
+	Amount int64 `protobuf:"varint,5,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Length of a rolling window; window_start is then the start of the sixtieth part
+	// of it that the reservation was made in. Absent: it does not roll.
+	Rolling *durationpb.Duration `protobuf:"bytes,6,opt,name=rolling,proto3" json:"rolling,omitempty"`
+	// From when on a balance that is never refilled may be forgotten. Absent: it is.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +724,20 @@ func (x *Reserve) GetAmount() int64 {
 		return x.Amount
 	}
 	return 0
+}
+
+func (x *Reserve) GetRolling() *durationpb.Duration {
+	if x != nil {
+		return x.Rolling
+	}
+	return nil
+}
+
+func (x *Reserve) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
 }
 
 // Facts are all mutable state a decision read. They are recorded, so that the
@@ -862,10 +842,14 @@ type Balance struct {
 	Key []string `protobuf:"bytes,2,rep,name=key,proto3" json:"key,omitempty"`
 	// What is counted.
 	Dimension Dimension `protobuf:"varint,3,opt,name=dimension,proto3,enum=writ.v1.Dimension" json:"dimension,omitempty"`
-	// Start of the window. A balance of an earlier window counts as zero.
+	// Start of the window, or of the newest part of a rolling one. A balance of an
+	// earlier window counts as zero, one that rolls never does.
 	WindowStart *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=window_start,json=windowStart,proto3" json:"window_start,omitempty"`
 	// Sum of what is reserved and what is spent.
-	Taken         int64 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
+	Taken int64 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
+	// When a rolling window has room for the call, if nothing else is taken. Absent: now,
+	// or the window does not roll.
+	RoomTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=room_time,json=roomTime,proto3" json:"room_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +919,13 @@ func (x *Balance) GetTaken() int64 {
 	return 0
 }
 
+func (x *Balance) GetRoomTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RoomTime
+	}
+	return nil
+}
+
 // Pin is what is known of the definition that an MCP server lists for a tool.
 type Pin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -994,7 +985,7 @@ var File_writ_v1_decision_proto protoreflect.FileDescriptor
 
 const file_writ_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
+	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
 	"\bDecision\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x10.writ.v1.VerdictB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\averdict\x123\n" +
@@ -1002,7 +993,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06reason\x121\n" +
 	"\x06checks\x18\x03 \x03(\v2\x0e.writ.v1.CheckB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06checks\x12@\n" +
 	"\vobligations\x18\x04 \x03(\v2\x13.writ.v1.ObligationB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vobligations\x123\n" +
-	"\aeffects\x18\x05 \x03(\v2\x0f.writ.v1.EffectB\b\xbaH\x05\x92\x01\x02\x10@R\aeffects\"\xfc\x01\n" +
+	"\aeffects\x18\x05 \x03(\v2\x0f.writ.v1.EffectB\b\xbaH\x05\x92\x01\x02\x10@R\aeffects\"\xa5\x02\n" +
 	"\x05Check\x12\x1f\n" +
 	"\x05stage\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x05stage\x12\x1e\n" +
 	"\x04name\x18\x02 \x01(\tB\n" +
@@ -1011,7 +1002,9 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aoutcome\x121\n" +
 	"\x06reason\x18\x04 \x01(\x0e2\x0f.writ.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\x12\x1e\n" +
 	"\x05field\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05field\x12\"\n" +
-	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\"e\n" +
+	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x12'\n" +
+	"\x04room\x18\n" +
+	" \x01(\v2\x13.writ.v1.BudgetRoomR\x04room\"e\n" +
 	"\n" +
 	"Obligation\x12B\n" +
 	"\x0fredact_response\x18\x01 \x01(\v2\x17.writ.v1.RedactResponseH\x00R\x0eredactResponseB\x13\n" +
@@ -1027,7 +1020,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x04keep\x18\x02 \x01(\v2\x12.writ.v1.KeptFieldH\x00R\x04keep\x12,\n" +
 	"\aadvance\x18\x04 \x01(\v2\x10.writ.v1.AdvanceH\x00R\aadvance\x124\n" +
 	"\aconsume\x18\x03 \x01(\v2\x18.writ.v1.ConsumeApprovalH\x00R\aconsumeB\x0f\n" +
-	"\x06effect\x12\x05\xbaH\x02\b\x01\"\xf6\x01\n" +
+	"\x06effect\x12\x05\xbaH\x02\b\x01\"\xe8\x02\n" +
 	"\aReserve\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1035,14 +1028,17 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\fwindow_start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vwindowStart\x12<\n" +
 	"\tdimension\x18\x04 \x01(\x0e2\x12.writ.v1.DimensionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12\x1f\n" +
-	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\"\xba\x02\n" +
+	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\x123\n" +
+	"\arolling\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\arolling\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xba\x02\n" +
 	"\x05Facts\x126\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\x126\n" +
 	"\bbalances\x18\x02 \x03(\v2\x10.writ.v1.BalanceB\b\xbaH\x05\x92\x01\x02\x10@R\bbalances\x12\x1e\n" +
 	"\x03pin\x18\x03 \x01(\v2\f.writ.v1.PinR\x03pin\x121\n" +
 	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
 	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
-	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\"\xec\x01\n" +
+	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\"\xa5\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1050,7 +1046,8 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\tdimension\x18\x03 \x01(\x0e2\x12.writ.v1.DimensionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12=\n" +
 	"\fwindow_start\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vwindowStart\x12\x1d\n" +
-	"\x05taken\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05taken\"l\n" +
+	"\x05taken\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05taken\x127\n" +
+	"\troom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\broomTime\"l\n" +
 	"\x03Pin\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x11.writ.v1.PinStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x120\n" +
@@ -1066,10 +1063,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x12CHECK_OUTCOME_FAIL\x10\x02\x12 \n" +
 	"\x1cCHECK_OUTCOME_NOT_APPLICABLE\x10\x03\x12\x1f\n" +
 	"\x1bCHECK_OUTCOME_NOT_EVALUATED\x10\x04\x12\x17\n" +
-	"\x13CHECK_OUTCOME_ERROR\x10\x05*;\n" +
-	"\tDimension\x12\x19\n" +
-	"\x15DIMENSION_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fDIMENSION_CALLS\x10\x01*i\n" +
+	"\x13CHECK_OUTCOME_ERROR\x10\x05*i\n" +
 	"\bPinState\x12\x19\n" +
 	"\x15PIN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PIN_STATE_UNSEEN\x10\x01\x12\x15\n" +
@@ -1088,62 +1082,68 @@ func file_writ_v1_decision_proto_rawDescGZIP() []byte {
 	return file_writ_v1_decision_proto_rawDescData
 }
 
-var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_writ_v1_decision_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: writ.v1.Verdict
 	(CheckOutcome)(0),             // 1: writ.v1.CheckOutcome
-	(Dimension)(0),                // 2: writ.v1.Dimension
-	(PinState)(0),                 // 3: writ.v1.PinState
-	(*Decision)(nil),              // 4: writ.v1.Decision
-	(*Check)(nil),                 // 5: writ.v1.Check
-	(*Obligation)(nil),            // 6: writ.v1.Obligation
-	(*RedactResponse)(nil),        // 7: writ.v1.RedactResponse
-	(*Effect)(nil),                // 8: writ.v1.Effect
-	(*Reserve)(nil),               // 9: writ.v1.Reserve
-	(*Facts)(nil),                 // 10: writ.v1.Facts
-	(*Balance)(nil),               // 11: writ.v1.Balance
-	(*Pin)(nil),                   // 12: writ.v1.Pin
-	(Reason)(0),                   // 13: writ.v1.Reason
+	(PinState)(0),                 // 2: writ.v1.PinState
+	(*Decision)(nil),              // 3: writ.v1.Decision
+	(*Check)(nil),                 // 4: writ.v1.Check
+	(*Obligation)(nil),            // 5: writ.v1.Obligation
+	(*RedactResponse)(nil),        // 6: writ.v1.RedactResponse
+	(*Effect)(nil),                // 7: writ.v1.Effect
+	(*Reserve)(nil),               // 8: writ.v1.Reserve
+	(*Facts)(nil),                 // 9: writ.v1.Facts
+	(*Balance)(nil),               // 10: writ.v1.Balance
+	(*Pin)(nil),                   // 11: writ.v1.Pin
+	(Reason)(0),                   // 12: writ.v1.Reason
+	(*BudgetRoom)(nil),            // 13: writ.v1.BudgetRoom
 	(Sensitivity)(0),              // 14: writ.v1.Sensitivity
 	(*KeptField)(nil),             // 15: writ.v1.KeptField
 	(*Advance)(nil),               // 16: writ.v1.Advance
 	(*ConsumeApproval)(nil),       // 17: writ.v1.ConsumeApproval
 	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*SessionSummary)(nil),        // 19: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 20: writ.v1.ValueProvenance
-	(*ApprovalFact)(nil),          // 21: writ.v1.ApprovalFact
+	(Dimension)(0),                // 19: writ.v1.Dimension
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*SessionSummary)(nil),        // 21: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 22: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 23: writ.v1.ApprovalFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
-	13, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
-	5,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
-	6,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
-	8,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
+	12, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
+	4,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
+	5,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
+	7,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
 	1,  // 5: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
-	13, // 6: writ.v1.Check.reason:type_name -> writ.v1.Reason
-	7,  // 7: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
-	14, // 8: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
-	9,  // 9: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	15, // 10: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	16, // 11: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	17, // 12: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
-	18, // 13: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	2,  // 14: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	18, // 15: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	11, // 16: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	12, // 17: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	19, // 18: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	20, // 19: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	21, // 20: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	2,  // 21: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	18, // 22: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	3,  // 23: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	12, // 6: writ.v1.Check.reason:type_name -> writ.v1.Reason
+	13, // 7: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
+	6,  // 8: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
+	14, // 9: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
+	8,  // 10: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
+	15, // 11: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	16, // 12: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	17, // 13: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	18, // 14: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	19, // 15: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	20, // 16: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
+	18, // 17: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 18: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	10, // 19: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	11, // 20: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	21, // 21: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	22, // 22: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	23, // 23: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	19, // 24: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	18, // 25: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	18, // 26: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	2,  // 27: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1152,6 +1152,7 @@ func file_writ_v1_decision_proto_init() {
 		return
 	}
 	file_writ_v1_approval_proto_init()
+	file_writ_v1_budget_proto_init()
 	file_writ_v1_options_proto_init()
 	file_writ_v1_provenance_proto_init()
 	file_writ_v1_reason_proto_init()
@@ -1170,7 +1171,7 @@ func file_writ_v1_decision_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_decision_proto_rawDesc), len(file_writ_v1_decision_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      3,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -428,7 +428,9 @@ type ToolOptions struct {
 	//	*ToolOptions_Command
 	//	*ToolOptions_Web
 	//	*ToolOptions_Mcp
-	Executor      isToolOptions_Executor `protobuf_oneof:"executor"`
+	Executor isToolOptions_Executor `protobuf_oneof:"executor"`
+	// The most that a call takes from budgets, where that is the same for all calls.
+	Cost          *ToolCost `protobuf:"bytes,20,opt,name=cost,proto3" json:"cost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +551,13 @@ func (x *ToolOptions) GetMcp() *McpBinding {
 		if x, ok := x.Executor.(*ToolOptions_Mcp); ok {
 			return x.Mcp
 		}
+	}
+	return nil
+}
+
+func (x *ToolOptions) GetCost() *ToolCost {
+	if x != nil {
+		return x.Cost
 	}
 	return nil
 }
@@ -892,7 +901,9 @@ type FieldPolicy struct {
 	// the tool's result says.
 	Classification Classification `protobuf:"varint,4,opt,name=classification,proto3,enum=writ.v1.Classification" json:"classification,omitempty"`
 	// In a request: where the value must have come from.
-	Provenance    *ProvenanceDemand `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	Provenance *ProvenanceDemand `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// What a whole number counts against budgets.
+	Budget        *BudgetUnit `protobuf:"bytes,10,opt,name=budget,proto3" json:"budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,6 +973,13 @@ func (x *FieldPolicy) GetProvenance() *ProvenanceDemand {
 	return nil
 }
 
+func (x *FieldPolicy) GetBudget() *BudgetUnit {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
 var file_writ_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
@@ -1001,7 +1019,7 @@ var File_writ_v1_options_proto protoreflect.FileDescriptor
 
 const file_writ_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18writ/v1/provenance.proto\"\xdd\x04\n" +
+	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x14writ/v1/budget.proto\x1a\x18writ/v1/provenance.proto\"\x84\x05\n" +
 	"\vToolOptions\x12C\n" +
 	"\x04name\x18\x01 \x01(\tB/\xbaH,r*\x18\x80\x012%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$R\x04name\x12-\n" +
 	"\x04risk\x18\x02 \x01(\x0e2\r.writ.v1.RiskB\n" +
@@ -1019,7 +1037,8 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\acommand\x18\n" +
 	" \x01(\v2\x18.writ.v1.CommandExecutorH\x00R\acommand\x12(\n" +
 	"\x03web\x18\v \x01(\v2\x14.writ.v1.WebExecutorH\x00R\x03web\x12'\n" +
-	"\x03mcp\x18\f \x01(\v2\x13.writ.v1.McpBindingH\x00R\x03mcpB\n" +
+	"\x03mcp\x18\f \x01(\v2\x13.writ.v1.McpBindingH\x00R\x03mcp\x12%\n" +
+	"\x04cost\x18\x14 \x01(\v2\x11.writ.v1.ToolCostR\x04costB\n" +
 	"\n" +
 	"\bexecutor\"\xad\x02\n" +
 	"\x0fCommandExecutor\x12\x1e\n" +
@@ -1049,7 +1068,7 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\bupstream\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bupstream\x12\x1e\n" +
 	"\x04tool\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12I\n" +
-	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\xbb\x02\n" +
+	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\xe8\x02\n" +
 	"\vFieldPolicy\x12@\n" +
 	"\vsensitivity\x18\x01 \x01(\x0e2\x14.writ.v1.SensitivityB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsensitivity\x124\n" +
 	"\abinding\x18\x02 \x01(\x0e2\x10.writ.v1.BindingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abinding\x12.\n" +
@@ -1057,7 +1076,9 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\x0eclassification\x18\x04 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x129\n" +
 	"\n" +
 	"provenance\x18\x05 \x01(\v2\x19.writ.v1.ProvenanceDemandR\n" +
-	"provenance*J\n" +
+	"provenance\x12+\n" +
+	"\x06budget\x18\n" +
+	" \x01(\v2\x13.writ.v1.BudgetUnitR\x06budget*J\n" +
 	"\x04Risk\x12\x14\n" +
 	"\x10RISK_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bRISK_LOW\x10\x01\x12\x0f\n" +
@@ -1122,11 +1143,13 @@ var file_writ_v1_options_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
 	(*ResultPolicy)(nil),               // 14: writ.v1.ResultPolicy
 	(*SinkPolicy)(nil),                 // 15: writ.v1.SinkPolicy
-	(Trust)(0),                         // 16: writ.v1.Trust
-	(Classification)(0),                // 17: writ.v1.Classification
-	(*ProvenanceDemand)(nil),           // 18: writ.v1.ProvenanceDemand
-	(*descriptorpb.MethodOptions)(nil), // 19: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 20: google.protobuf.FieldOptions
+	(*ToolCost)(nil),                   // 16: writ.v1.ToolCost
+	(Trust)(0),                         // 17: writ.v1.Trust
+	(Classification)(0),                // 18: writ.v1.Classification
+	(*ProvenanceDemand)(nil),           // 19: writ.v1.ProvenanceDemand
+	(*BudgetUnit)(nil),                 // 20: writ.v1.BudgetUnit
+	(*descriptorpb.MethodOptions)(nil), // 21: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 22: google.protobuf.FieldOptions
 }
 var file_writ_v1_options_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.ToolOptions.risk:type_name -> writ.v1.Risk
@@ -1139,23 +1162,25 @@ var file_writ_v1_options_proto_depIdxs = []int32{
 	8,  // 7: writ.v1.ToolOptions.command:type_name -> writ.v1.CommandExecutor
 	10, // 8: writ.v1.ToolOptions.web:type_name -> writ.v1.WebExecutor
 	11, // 9: writ.v1.ToolOptions.mcp:type_name -> writ.v1.McpBinding
-	9,  // 10: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
-	4,  // 11: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
-	13, // 12: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
-	5,  // 13: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
-	6,  // 14: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
-	16, // 15: writ.v1.FieldPolicy.trust:type_name -> writ.v1.Trust
-	17, // 16: writ.v1.FieldPolicy.classification:type_name -> writ.v1.Classification
-	18, // 17: writ.v1.FieldPolicy.provenance:type_name -> writ.v1.ProvenanceDemand
-	19, // 18: writ.v1.tool:extendee -> google.protobuf.MethodOptions
-	20, // 19: writ.v1.field:extendee -> google.protobuf.FieldOptions
-	7,  // 20: writ.v1.tool:type_name -> writ.v1.ToolOptions
-	12, // 21: writ.v1.field:type_name -> writ.v1.FieldPolicy
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	20, // [20:22] is the sub-list for extension type_name
-	18, // [18:20] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	16, // 10: writ.v1.ToolOptions.cost:type_name -> writ.v1.ToolCost
+	9,  // 11: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
+	4,  // 12: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
+	13, // 13: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
+	5,  // 14: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
+	6,  // 15: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
+	17, // 16: writ.v1.FieldPolicy.trust:type_name -> writ.v1.Trust
+	18, // 17: writ.v1.FieldPolicy.classification:type_name -> writ.v1.Classification
+	19, // 18: writ.v1.FieldPolicy.provenance:type_name -> writ.v1.ProvenanceDemand
+	20, // 19: writ.v1.FieldPolicy.budget:type_name -> writ.v1.BudgetUnit
+	21, // 20: writ.v1.tool:extendee -> google.protobuf.MethodOptions
+	22, // 21: writ.v1.field:extendee -> google.protobuf.FieldOptions
+	7,  // 22: writ.v1.tool:type_name -> writ.v1.ToolOptions
+	12, // 23: writ.v1.field:type_name -> writ.v1.FieldPolicy
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	22, // [22:24] is the sub-list for extension type_name
+	20, // [20:22] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_options_proto_init() }
@@ -1163,6 +1188,7 @@ func file_writ_v1_options_proto_init() {
 	if File_writ_v1_options_proto != nil {
 		return
 	}
+	file_writ_v1_budget_proto_init()
 	file_writ_v1_provenance_proto_init()
 	file_writ_v1_options_proto_msgTypes[0].OneofWrappers = []any{
 		(*ToolOptions_Command)(nil),

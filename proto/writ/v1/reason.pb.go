@@ -188,6 +188,12 @@ const (
 	// The session, or its principal, has done as much as a limit allows.
 	// Mended by: The caller: begin a session, or wait until those that count have expired.
 	Reason_REASON_BUDGET_SESSION_LIMIT Reason = 101
+	// Nothing says how much the call would take from a budget that bears on it.
+	// Mended by: The caller: say how much, in the field that the check names.
+	Reason_REASON_BUDGET_UNKNOWN Reason = 102
+	// The call alone would take more than a budget ever has.
+	// Mended by: The caller: ask for less; the operator: raise the budget.
+	Reason_REASON_BUDGET_TOO_MUCH Reason = 103
 	// A human must approve the call first.
 	// Mended by: An approver.
 	Reason_REASON_APPROVAL_REQUIRED Reason = 110
@@ -340,6 +346,8 @@ var (
 		93:  "REASON_DATA_UNREADABLE",
 		100: "REASON_BUDGET_EXHAUSTED",
 		101: "REASON_BUDGET_SESSION_LIMIT",
+		102: "REASON_BUDGET_UNKNOWN",
+		103: "REASON_BUDGET_TOO_MUCH",
 		110: "REASON_APPROVAL_REQUIRED",
 		111: "REASON_APPROVAL_DENIED",
 		113: "REASON_APPROVAL_UNKNOWN",
@@ -425,6 +433,8 @@ var (
 		"REASON_DATA_UNREADABLE":                93,
 		"REASON_BUDGET_EXHAUSTED":               100,
 		"REASON_BUDGET_SESSION_LIMIT":           101,
+		"REASON_BUDGET_UNKNOWN":                 102,
+		"REASON_BUDGET_TOO_MUCH":                103,
 		"REASON_APPROVAL_REQUIRED":              110,
 		"REASON_APPROVAL_DENIED":                111,
 		"REASON_APPROVAL_UNKNOWN":               113,
@@ -491,7 +501,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xe3\x14\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\x9a\x15\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -544,7 +554,9 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_DATA_FOREIGN_TENANT\x10\\\x12\x1a\n" +
 	"\x16REASON_DATA_UNREADABLE\x10]\x12\x1b\n" +
 	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1f\n" +
-	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x1c\n" +
+	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x19\n" +
+	"\x15REASON_BUDGET_UNKNOWN\x10f\x12\x1a\n" +
+	"\x16REASON_BUDGET_TOO_MUCH\x10g\x12\x1c\n" +
 	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1a\n" +
 	"\x16REASON_APPROVAL_DENIED\x10o\x12\x1b\n" +
 	"\x17REASON_APPROVAL_UNKNOWN\x10q\x12 \n" +

@@ -51,6 +51,8 @@ const (
 	RecordKind_RECORD_KIND_WORKFLOW RecordKind = 10
 	// An approver voted; the body is an ApprovalVote.
 	RecordKind_RECORD_KIND_APPROVAL RecordKind = 9
+	// Somebody should look; the body is an AlertRecord.
+	RecordKind_RECORD_KIND_ALERT RecordKind = 12
 )
 
 // Enum value maps for RecordKind.
@@ -67,6 +69,7 @@ var (
 		8:  "RECORD_KIND_OBSERVATION",
 		10: "RECORD_KIND_WORKFLOW",
 		9:  "RECORD_KIND_APPROVAL",
+		12: "RECORD_KIND_ALERT",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -80,6 +83,7 @@ var (
 		"RECORD_KIND_OBSERVATION": 8,
 		"RECORD_KIND_WORKFLOW":    10,
 		"RECORD_KIND_APPROVAL":    9,
+		"RECORD_KIND_ALERT":       12,
 	}
 )
 
@@ -753,12 +757,18 @@ type OutcomeRecord struct {
 	HttpStatus uint32 `protobuf:"varint,8,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
 	// Paths of the response that were redacted.
 	Redactions []string `protobuf:"bytes,9,rep,name=redactions,proto3" json:"redactions,omitempty"`
-	// What is given back of what the decision reserved, because nothing ran.
+	// What is given back of what the decision reserved: all of it when nothing ran, and
+	// else what the call did not take.
 	GivenBack []*Reserve `protobuf:"bytes,10,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
 	// What went wrong, in words, without sensitive values.
 	Message string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
 	// The fields of the result that conditions on later calls ask for.
-	Kept          []*KeptField `protobuf:"bytes,12,rep,name=kept,proto3" json:"kept,omitempty"`
+	Kept []*KeptField `protobuf:"bytes,12,rep,name=kept,proto3" json:"kept,omitempty"`
+	// What the call took beyond its worst case, which the decision reserved: taken from
+	// the window that was open when it became known.
+	Overrun []*Reserve `protobuf:"bytes,13,rep,name=overrun,proto3" json:"overrun,omitempty"`
+	// What the call took, where something told it and a budget counts it.
+	Spent         []*Spending `protobuf:"bytes,14,rep,name=spent,proto3" json:"spent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +883,20 @@ func (x *OutcomeRecord) GetMessage() string {
 func (x *OutcomeRecord) GetKept() []*KeptField {
 	if x != nil {
 		return x.Kept
+	}
+	return nil
+}
+
+func (x *OutcomeRecord) GetOverrun() []*Reserve {
+	if x != nil {
+		return x.Overrun
+	}
+	return nil
+}
+
+func (x *OutcomeRecord) GetSpent() []*Spending {
+	if x != nil {
+		return x.Spent
 	}
 	return nil
 }
@@ -1174,7 +1198,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/approval.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
 	"\x06Record\x12\x1e\n" +
 	"\x06log_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x05logId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x06R\x05index\x12\x1d\n" +
@@ -1225,7 +1249,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\asession\x18\x14 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12>\n" +
 	"\vtool_effect\x18\x15 \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
 	"toolEffect\x124\n" +
-	"\bapproval\x18\x16 \x01(\v2\x18.writ.v1.ApprovalRequestR\bapproval\"\xbd\x04\n" +
+	"\bapproval\x18\x16 \x01(\v2\x18.writ.v1.ApprovalRequestR\bapproval\"\xa6\x05\n" +
 	"\rOutcomeRecord\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.writ.v1.OutcomeStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +
@@ -1245,7 +1269,9 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"given_back\x18\n" +
 	" \x03(\v2\x10.writ.v1.ReserveB\b\xbaH\x05\x92\x01\x02\x10@R\tgivenBack\x12\"\n" +
 	"\amessage\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x120\n" +
-	"\x04kept\x18\f \x03(\v2\x12.writ.v1.KeptFieldB\b\xbaH\x05\x92\x01\x02\x10 R\x04kept\"\xba\x02\n" +
+	"\x04kept\x18\f \x03(\v2\x12.writ.v1.KeptFieldB\b\xbaH\x05\x92\x01\x02\x10 R\x04kept\x124\n" +
+	"\aoverrun\x18\r \x03(\v2\x10.writ.v1.ReserveB\b\xbaH\x05\x92\x01\x02\x10@R\aoverrun\x121\n" +
+	"\x05spent\x18\x0e \x03(\v2\x11.writ.v1.SpendingB\b\xbaH\x05\x92\x01\x02\x10\bR\x05spent\"\xba\x02\n" +
 	"\vStartRecord\x12\"\n" +
 	"\aversion\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\x12 \n" +
 	"\x06origin\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06origin\x12%\n" +
@@ -1266,7 +1292,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xa5\x02\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xbc\x02\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1280,7 +1306,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x17RECORD_KIND_OBSERVATION\x10\b\x12\x18\n" +
 	"\x14RECORD_KIND_WORKFLOW\x10\n" +
 	"\x12\x18\n" +
-	"\x14RECORD_KIND_APPROVAL\x10\t*{\n" +
+	"\x14RECORD_KIND_APPROVAL\x10\t\x12\x15\n" +
+	"\x11RECORD_KIND_ALERT\x10\f*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
@@ -1337,7 +1364,8 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(Reason)(0),                 // 20: writ.v1.Reason
 	(*Reserve)(nil),             // 21: writ.v1.Reserve
 	(*KeptField)(nil),           // 22: writ.v1.KeptField
-	(SandboxTier)(0),            // 23: writ.v1.SandboxTier
+	(*Spending)(nil),            // 23: writ.v1.Spending
+	(SandboxTier)(0),            // 24: writ.v1.SandboxTier
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Record.kind:type_name -> writ.v1.RecordKind
@@ -1357,12 +1385,14 @@ var file_writ_v1_record_proto_depIdxs = []int32{
 	17, // 14: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
 	21, // 15: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
 	22, // 16: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
-	23, // 17: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	21, // 17: writ.v1.OutcomeRecord.overrun:type_name -> writ.v1.Reserve
+	23, // 18: writ.v1.OutcomeRecord.spent:type_name -> writ.v1.Spending
+	24, // 19: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1371,6 +1401,7 @@ func file_writ_v1_record_proto_init() {
 		return
 	}
 	file_writ_v1_approval_proto_init()
+	file_writ_v1_budget_proto_init()
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_envelope_proto_init()
 	file_writ_v1_options_proto_init()

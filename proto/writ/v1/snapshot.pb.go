@@ -40,6 +40,8 @@ type Snapshot struct {
 	//	*Snapshot_Session
 	//	*Snapshot_Run
 	//	*Snapshot_Approval
+	//	*Snapshot_HeldBalance
+	//	*Snapshot_Drift
 	Part          isSnapshot_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -136,6 +138,24 @@ func (x *Snapshot) GetApproval() *HeldApproval {
 	return nil
 }
 
+func (x *Snapshot) GetHeldBalance() *HeldBalance {
+	if x != nil {
+		if x, ok := x.Part.(*Snapshot_HeldBalance); ok {
+			return x.HeldBalance
+		}
+	}
+	return nil
+}
+
+func (x *Snapshot) GetDrift() *HeldDrift {
+	if x != nil {
+		if x, ok := x.Part.(*Snapshot_Drift); ok {
+			return x.Drift
+		}
+	}
+	return nil
+}
+
 type isSnapshot_Part interface {
 	isSnapshot_Part()
 }
@@ -151,7 +171,7 @@ type Snapshot_Admission struct {
 }
 
 type Snapshot_Balance struct {
-	// A balance.
+	// A balance, of agents that knew but one kind of window.
 	Balance *Balance `protobuf:"bytes,3,opt,name=balance,proto3,oneof"`
 }
 
@@ -170,6 +190,16 @@ type Snapshot_Approval struct {
 	Approval *HeldApproval `protobuf:"bytes,5,opt,name=approval,proto3,oneof"`
 }
 
+type Snapshot_HeldBalance struct {
+	// A balance.
+	HeldBalance *HeldBalance `protobuf:"bytes,7,opt,name=held_balance,json=heldBalance,proto3,oneof"`
+}
+
+type Snapshot_Drift struct {
+	// A series that is watched for drift.
+	Drift *HeldDrift `protobuf:"bytes,8,opt,name=drift,proto3,oneof"`
+}
+
 func (*Snapshot_Header) isSnapshot_Part() {}
 
 func (*Snapshot_Admission) isSnapshot_Part() {}
@@ -181,6 +211,10 @@ func (*Snapshot_Session) isSnapshot_Part() {}
 func (*Snapshot_Run) isSnapshot_Part() {}
 
 func (*Snapshot_Approval) isSnapshot_Part() {}
+
+func (*Snapshot_HeldBalance) isSnapshot_Part() {}
+
+func (*Snapshot_Drift) isSnapshot_Part() {}
 
 // SnapshotHeader says of which state a snapshot is.
 type SnapshotHeader struct {
@@ -195,14 +229,18 @@ type SnapshotHeader struct {
 	NewestDecision *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=newest_decision,json=newestDecision,proto3" json:"newest_decision,omitempty"`
 	// Number of admissions that follow.
 	Admissions uint64 `protobuf:"varint,5,opt,name=admissions,proto3" json:"admissions,omitempty"`
-	// Number of balances that follow.
+	// Number of parts with "balance" that follow.
 	Balances uint64 `protobuf:"varint,6,opt,name=balances,proto3" json:"balances,omitempty"`
 	// Number of parts of sessions that follow.
 	Sessions uint64 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// Number of runs and totals that follow.
 	Runs uint64 `protobuf:"varint,9,opt,name=runs,proto3" json:"runs,omitempty"`
 	// Number of approvals that follow.
-	Approvals     uint64 `protobuf:"varint,8,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	Approvals uint64 `protobuf:"varint,8,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	// Number of parts with "held_balance" that follow.
+	HeldBalances uint64 `protobuf:"varint,10,opt,name=held_balances,json=heldBalances,proto3" json:"held_balances,omitempty"`
+	// Number of series that follow.
+	Drifts        uint64 `protobuf:"varint,11,opt,name=drifts,proto3" json:"drifts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +334,20 @@ func (x *SnapshotHeader) GetRuns() uint64 {
 func (x *SnapshotHeader) GetApprovals() uint64 {
 	if x != nil {
 		return x.Approvals
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetHeldBalances() uint64 {
+	if x != nil {
+		return x.HeldBalances
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetDrifts() uint64 {
+	if x != nil {
+		return x.Drifts
 	}
 	return 0
 }
@@ -1016,15 +1068,17 @@ var File_writ_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/contract.proto\x1a\x1ewrit/v1/approval_subject.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"\xbf\x02\n" +
+	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/contract.proto\x1a\x1ewrit/v1/approval_subject.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\"\xa6\x03\n" +
 	"\bSnapshot\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.writ.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\tadmission\x18\x02 \x01(\v2\x16.writ.v1.HeldAdmissionH\x00R\tadmission\x12,\n" +
 	"\abalance\x18\x03 \x01(\v2\x10.writ.v1.BalanceH\x00R\abalance\x120\n" +
 	"\asession\x18\x04 \x01(\v2\x14.writ.v1.HeldSessionH\x00R\asession\x12$\n" +
 	"\x03run\x18\x06 \x01(\v2\x10.writ.v1.HeldRunH\x00R\x03run\x123\n" +
-	"\bapproval\x18\x05 \x01(\v2\x15.writ.v1.HeldApprovalH\x00R\bapprovalB\r\n" +
-	"\x04part\x12\x05\xbaH\x02\b\x01\"\xbc\x02\n" +
+	"\bapproval\x18\x05 \x01(\v2\x15.writ.v1.HeldApprovalH\x00R\bapproval\x129\n" +
+	"\fheld_balance\x18\a \x01(\v2\x14.writ.v1.HeldBalanceH\x00R\vheldBalance\x12*\n" +
+	"\x05drift\x18\b \x01(\v2\x12.writ.v1.HeldDriftH\x00R\x05driftB\r\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\xf9\x02\n" +
 	"\x0eSnapshotHeader\x12\"\n" +
 	"\x06origin\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06origin\x12\x12\n" +
@@ -1037,7 +1091,10 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\bbalances\x18\x06 \x01(\x04R\bbalances\x12\x1a\n" +
 	"\bsessions\x18\a \x01(\x04R\bsessions\x12\x12\n" +
 	"\x04runs\x18\t \x01(\x04R\x04runs\x12\x1c\n" +
-	"\tapprovals\x18\b \x01(\x04R\tapprovals\"\x89\x05\n" +
+	"\tapprovals\x18\b \x01(\x04R\tapprovals\x12#\n" +
+	"\rheld_balances\x18\n" +
+	" \x01(\x04R\fheldBalances\x12\x16\n" +
+	"\x06drifts\x18\v \x01(\x04R\x06drifts\"\x89\x05\n" +
 	"\vHeldSession\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12(\n" +
 	"\x05owner\x18\x02 \x01(\v2\x12.writ.v1.PrincipalR\x05owner\x12*\n" +
@@ -1130,17 +1187,19 @@ var file_writ_v1_snapshot_proto_goTypes = []any{
 	(*HeldAdmission)(nil),         // 8: writ.v1.HeldAdmission
 	(*Balance)(nil),               // 9: writ.v1.Balance
 	(*HeldApproval)(nil),          // 10: writ.v1.HeldApproval
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Principal)(nil),             // 12: writ.v1.Principal
-	(Classification)(0),           // 13: writ.v1.Classification
-	(*SessionCounts)(nil),         // 14: writ.v1.SessionCounts
-	(*Step)(nil),                  // 15: writ.v1.Step
-	(*WorkflowTotals)(nil),        // 16: writ.v1.WorkflowTotals
-	(*RunSummary)(nil),            // 17: writ.v1.RunSummary
-	(*RunCost)(nil),               // 18: writ.v1.RunCost
-	(ToolEffect)(0),               // 19: writ.v1.ToolEffect
-	(*Reserve)(nil),               // 20: writ.v1.Reserve
-	(*OutcomeRecord)(nil),         // 21: writ.v1.OutcomeRecord
+	(*HeldBalance)(nil),           // 11: writ.v1.HeldBalance
+	(*HeldDrift)(nil),             // 12: writ.v1.HeldDrift
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Principal)(nil),             // 14: writ.v1.Principal
+	(Classification)(0),           // 15: writ.v1.Classification
+	(*SessionCounts)(nil),         // 16: writ.v1.SessionCounts
+	(*Step)(nil),                  // 17: writ.v1.Step
+	(*WorkflowTotals)(nil),        // 18: writ.v1.WorkflowTotals
+	(*RunSummary)(nil),            // 19: writ.v1.RunSummary
+	(*RunCost)(nil),               // 20: writ.v1.RunCost
+	(ToolEffect)(0),               // 21: writ.v1.ToolEffect
+	(*Reserve)(nil),               // 22: writ.v1.Reserve
+	(*OutcomeRecord)(nil),         // 23: writ.v1.OutcomeRecord
 }
 var file_writ_v1_snapshot_proto_depIdxs = []int32{
 	1,  // 0: writ.v1.Snapshot.header:type_name -> writ.v1.SnapshotHeader
@@ -1149,33 +1208,35 @@ var file_writ_v1_snapshot_proto_depIdxs = []int32{
 	2,  // 3: writ.v1.Snapshot.session:type_name -> writ.v1.HeldSession
 	6,  // 4: writ.v1.Snapshot.run:type_name -> writ.v1.HeldRun
 	10, // 5: writ.v1.Snapshot.approval:type_name -> writ.v1.HeldApproval
-	11, // 6: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
-	12, // 7: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
-	11, // 8: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
-	11, // 9: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 10: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
-	14, // 11: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
-	3,  // 12: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
-	5,  // 13: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
-	4,  // 14: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
-	15, // 15: writ.v1.HeldStep.step:type_name -> writ.v1.Step
-	13, // 16: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
-	11, // 17: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
-	16, // 18: writ.v1.HeldRun.totals:type_name -> writ.v1.WorkflowTotals
-	11, // 19: writ.v1.HeldRun.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 20: writ.v1.HeldRun.run:type_name -> writ.v1.RunSummary
-	7,  // 21: writ.v1.HeldRun.path:type_name -> writ.v1.HeldCall
-	7,  // 22: writ.v1.HeldRun.open:type_name -> writ.v1.HeldCall
-	18, // 23: writ.v1.HeldRun.cost:type_name -> writ.v1.RunCost
-	19, // 24: writ.v1.HeldCall.effect:type_name -> writ.v1.ToolEffect
-	11, // 25: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
-	20, // 26: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
-	21, // 27: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	11, // 6: writ.v1.Snapshot.held_balance:type_name -> writ.v1.HeldBalance
+	12, // 7: writ.v1.Snapshot.drift:type_name -> writ.v1.HeldDrift
+	13, // 8: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
+	14, // 9: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
+	13, // 10: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
+	13, // 11: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 12: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
+	16, // 13: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
+	3,  // 14: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
+	5,  // 15: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
+	4,  // 16: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
+	17, // 17: writ.v1.HeldStep.step:type_name -> writ.v1.Step
+	15, // 18: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
+	13, // 19: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
+	18, // 20: writ.v1.HeldRun.totals:type_name -> writ.v1.WorkflowTotals
+	13, // 21: writ.v1.HeldRun.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 22: writ.v1.HeldRun.run:type_name -> writ.v1.RunSummary
+	7,  // 23: writ.v1.HeldRun.path:type_name -> writ.v1.HeldCall
+	7,  // 24: writ.v1.HeldRun.open:type_name -> writ.v1.HeldCall
+	20, // 25: writ.v1.HeldRun.cost:type_name -> writ.v1.RunCost
+	21, // 26: writ.v1.HeldCall.effect:type_name -> writ.v1.ToolEffect
+	13, // 27: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
+	22, // 28: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
+	23, // 29: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_snapshot_proto_init() }
@@ -1183,6 +1244,7 @@ func file_writ_v1_snapshot_proto_init() {
 	if File_writ_v1_snapshot_proto != nil {
 		return
 	}
+	file_writ_v1_budget_proto_init()
 	file_writ_v1_contract_proto_init()
 	file_writ_v1_approval_subject_proto_init()
 	file_writ_v1_decision_proto_init()
@@ -1198,6 +1260,8 @@ func file_writ_v1_snapshot_proto_init() {
 		(*Snapshot_Session)(nil),
 		(*Snapshot_Run)(nil),
 		(*Snapshot_Approval)(nil),
+		(*Snapshot_HeldBalance)(nil),
+		(*Snapshot_Drift)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/budgets"
+)
+
+// Standings returns how the bundle's balances stand at the time now, in the order of
+// their names. Balances of budgets that the bundle does not have, or
+// of windows that are past, are left out.
+func (b *Bundle) Standings(m *budgets.Machine, now time.Time) []*writv1.BudgetStanding {
+	var out []*writv1.BudgetStanding
+	for _, held := range m.Held() {
+		budget := b.budgets[held.GetBudget()]
+		if budget == nil || budget.dimension != held.GetDimension() || len(budget.scopes) != len(held.GetKey()) ||
+			budget.window.Rolling() != held.GetRolling().AsDuration() {
+			continue
+		}
+		if standing := budget.standing(m, held.GetKey(), now); standing.GetTaken() > 0 {
+			out = append(out, standing)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *writv1.BudgetStanding) int {
+		return cmp.Or(cmp.Compare(a.GetBudget(), b.GetBudget()), slices.Compare(a.GetKey(), b.GetKey()))
+	})
+	return out
+}
+
+func (b *budget) standing(m *budgets.Machine, scope []string, now time.Time) *writv1.BudgetStanding {
+	key := budgets.Key{Budget: b.name, Scope: scope, Dimension: b.dimension, Window: b.window}
+	read, _ := m.Read(now, []budgets.Key{key})
+	standing := &writv1.BudgetStanding{
+		Budget: b.name, Scopes: b.scopes, Key: scope, Dimension: b.dimension, Limit: b.limit,
+		Taken: read[0].GetTaken(), Left: max(0, b.limit-read[0].GetTaken()), Cap: writv1.BudgetCap_BUDGET_CAP_HARD,
+	}
+	if b.soft {
+		standing.Cap = writv1.BudgetCap_BUDGET_CAP_SOFT
+	}
+	switch {
+	case b.window.Rolling() > 0:
+		// When less than this is taken the first of it has come back.
+		key.Room = max(0, standing.GetTaken()-1)
+		read, _ = m.Read(now, []budgets.Key{key})
+		standing.RefillTime = read[0].GetRoomTime()
+	case !b.window.Endless():
+		standing.RefillTime = timestamppb.New(b.window.End(read[0].GetWindowStart().AsTime()))
+	}
+	return standing
+}
