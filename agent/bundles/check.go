@@ -20,7 +20,7 @@ import (
 // one thing.
 var reserved = []string{
 	"authenticated", "facts", "json", "known", "pinned", "valid", "granted", "tenant_isolation",
-	"claim_mismatch", "contract", "provenance", "redaction", "egress", "approved", "refused",
+	"claim_mismatch", "contract", "provenance", "redaction", "egress", "approved", "claimed_approval", "refused",
 }
 
 // crossCheck holds the files against each other.

@@ -72,7 +72,17 @@ func digestOf(part proto.Message) [32]byte {
 // enough of them have approved. Where nothing asks it leaves no check but those of
 // the rules.
 func (e *evaluation) approval() {
-	rule := e.approvalRule()
+	e.weighApproval(e.approvalRule())
+	switch {
+	case !e.call.Envelope.GetToolCall().GetApproved():
+	case e.consumed == nil:
+		e.deny(claimedNod)
+	default:
+		e.pass(claimedTruly)
+	}
+}
+
+func (e *evaluation) weighApproval(rule *approvalRule) {
 	if e.pending == nil {
 		return
 	}

@@ -92,16 +92,18 @@ var (
 	claimedChecks   = mismatch("tool_call.policy_checks", "a check claimed is not one of the bundle's")
 	claimedWorkflow = mismatch("workflow", "the workflow claimed is not the one that the session is in")
 	claimedIntent   = mismatch("intent", "the intent claimed is not the one that the workflow was begun for")
-	claimedNod      = mismatch("tool_call.approved", "an approval is claimed that is not held")
+	claimedNod      = failing("approval", "claimed_approval", writv1.Reason_REASON_CONDITION_CLAIM_MISMATCH,
+		"tool_call.approved", "an approval is claimed that is not held")
+	claimedTruly = passing("approval", "claimed_approval")
 )
 
 func mismatch(field, message string) *writv1.Check {
 	return failing("condition", claimMismatch, writv1.Reason_REASON_CONDITION_CLAIM_MISMATCH, field, message)
 }
 
-// claims denies what the envelope claims and nobody verified (SEMANTICS 7). No
-// approvals are held yet, so none that is claimed is true. What was verified
-// instead is not told.
+// claims denies what the envelope claims and nobody verified (SEMANTICS 7). What was
+// verified instead is not told. Whether an approval that is claimed is held is told
+// where approvals are weighed.
 func (e *evaluation) claims() {
 	before := len(e.checks)
 	said, who := e.call.Envelope, e.call.Principal
@@ -123,9 +125,6 @@ func (e *evaluation) claims() {
 	}
 	if intent {
 		e.deny(claimedIntent)
-	}
-	if said.GetToolCall().GetApproved() {
-		e.deny(claimedNod)
 	}
 	if len(e.checks) == before {
 		e.pass(claimsHold)

@@ -111,6 +111,10 @@ func (e *evaluation) result() *Result {
 		result.Effects = append(e.effects, e.keeps()...)
 		result.Approval = e.request
 	}
+	if e.denied == claimedNod {
+		// It may be held: who decides looks for it.
+		result.Approval = e.request
+	}
 	if e.denied == nil && e.consumed != nil {
 		result.Effects = append(result.Effects, e.consumed)
 	}
