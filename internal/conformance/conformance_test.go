@@ -159,6 +159,9 @@ func content(record *writv1.DecisionRecord) *writv1.DecisionRecord {
 	if kept.GetFacts() != nil {
 		kept.Facts.Time, kept.Facts.Pin = nil, nil
 	}
+	if kept.GetApproval() != nil {
+		kept.Approval.ExpireTime = nil
+	}
 	if record.GetIdentity() != nil {
 		return kept
 	}
