@@ -38,7 +38,7 @@ import (
 
 // Version is that of the rules: it stands in records, and atoms of two versions
 // have nothing in common.
-const Version = 1
+const Version = 2
 
 // Bounds of what is read of one value.
 const (
@@ -104,7 +104,8 @@ func Observe(text string) Reading {
 }
 
 // ObserveWords is [Observe] that also returns each run of up to [MostRun] words as
-// a whole: for texts in whose words values may be named, such as a user's request.
+// a whole: for texts in whose words values may be named, such as a user's request. A
+// file is named without its ending, too.
 func ObserveWords(text string) Reading {
 	r := Observe(text)
 	text, _ = clip(text)
@@ -115,13 +116,32 @@ func ObserveWords(text string) Reading {
 			if ok && run != "" {
 				r.add(Token{Whole, run})
 			}
+			if stem := stem(run); ok && stem != "" {
+				r.add(Token{Whole, stem})
+			}
 		}
 	}
 	return r
 }
 
+// stem returns the name of a file without its ending; "" for what does not look like one.
+func stem(name string) string {
+	const mostEnding = 5
+	cut := strings.LastIndexByte(name, '.')
+	if cut < 1 || len(name)-cut-1 < 1 || len(name)-cut-1 > mostEnding || strings.ContainsAny(name, "@/:#+") || strings.Contains(name[:cut], ".") {
+		return ""
+	}
+	for _, r := range name[cut+1:] {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return ""
+		}
+	}
+	return name[:cut]
+}
+
 // Words returns each word of a text as a whole, without those that say nothing by
-// themselves: of fewer than three letters, and the commonest.
+// themselves: of fewer than three letters, and the commonest; of the name of a file
+// also that without its ending.
 func Words(text string) []Token {
 	text, _ = clip(text)
 	var found []Token
@@ -129,6 +149,9 @@ func Words(text string) []Token {
 		clean, ok := normalise(word)
 		if ok && utf8.RuneCountInString(clean) > 2 && !common[clean] {
 			found = append(found, Token{Whole, clean})
+		}
+		if stem := stem(clean); ok && utf8.RuneCountInString(stem) > 2 && !common[stem] {
+			found = append(found, Token{Whole, stem})
 		}
 	}
 	return found

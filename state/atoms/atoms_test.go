@@ -215,3 +215,22 @@ func BenchmarkObserve(b *testing.B) {
 		}
 	}
 }
+
+func TestAFileIsNamedWithoutItsEnding(t *testing.T) {
+	t.Parallel()
+	holds := func(tokens []atoms.Token, want string) bool {
+		return slices.Contains(tokens, atoms.Token{Kind: atoms.Whole, Text: want})
+	}
+	for name, want := range map[string]string{"roadmap.docx": "roadmap", "minutes.txt": "minutes", "notes-2025.md": "notes-2025"} {
+		if !holds(atoms.Words(name), want) || !holds(atoms.ObserveWords("open "+name+" please").Tokens, want) {
+			t.Errorf("%s is not named by %s", name, want)
+		}
+	}
+	for _, name := range []string{"ann@example.com", "www.example.com", "https://example.com", "v1.2.3", ".profile", "a.much-longer"} {
+		for _, token := range atoms.Words(name) {
+			if token.Text == "ann@example" || token.Text == "www.example" || token.Text == "v1.2" || token.Text == "a" {
+				t.Errorf("%s is cut to %s", name, token.Text)
+			}
+		}
+	}
+}
