@@ -35,6 +35,7 @@ var pieces = []string{
 	"http", "https://example.com/a?b=c#d", "jane", "example.com", "com", "DE89", "DE89 3704 0044 0532 0130 00", "370400440532013000", "May", "März", "août",
 	"de ", " de", "of ", "1st", "2nd", "th", "\u00a0", "ä", "日本", "\xff", "é", "\n", "\"", "%", "INV-1042", "1,234.50", "+49 30 1234567",
 	"abcdefghijklmnop", strings.Repeat("l", 62), strings.Repeat("m", 24), "a.b.", "..", "{", "=",
+	"+1234567", "+12 3", "GB00a2345678901", "1.2.2026", "a.co", "3 May 2026",
 }
 
 func textDrawn(t *rapid.T) string {
