@@ -135,10 +135,34 @@ func LoadSnapshot(dir string, limit int) (*State, error) {
 		return nil, fmt.Errorf("read the snapshot: %w", err)
 	}
 	defer file.Close() //nolint:errcheck // read only
+	// Nothing of a file is read that is not whole: what is read of it is believed.
+	if err := checkWhole(file); err != nil {
+		return nil, fmt.Errorf("read %s: %w: %w", file.Name(), ErrSnapshot, err)
+	}
 	if err := s.readSnapshot(file); err != nil {
 		return nil, fmt.Errorf("read %s: %w: %w", file.Name(), ErrSnapshot, err)
 	}
 	return s, nil
+}
+
+// checkWhole holds a file against the digest at its end, and goes back to its begin.
+func checkWhole(file *os.File) error {
+	about, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	sum, want := sha256.New(), make([]byte, sha256.Size)
+	if _, err := io.CopyN(sum, file, about.Size()-sha256.Size); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(file, want); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), want) {
+		return errors.New("its digest is another")
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
 }
 
 // checkLedger says whether the state's snapshot, if it began with one, is of the

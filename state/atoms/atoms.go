@@ -260,10 +260,54 @@ func words(text string) []string {
 // something in it is hidden, or letters of several scripts stand in one word
 // (Unicode Technical Standard 39, section 5.1).
 func normalise(text string) (string, bool) {
+	if clean, ok := normaliseASCII(text); ok {
+		return clean, true
+	}
+	return normaliseAny(text)
+}
+
+func normaliseAny(text string) (string, bool) {
 	ok := !hides(text) && !mixes(text)
 	text = strings.ToLower(norm.NFKC.String(strings.Map(visible, text)))
 	text = strings.Join(strings.Fields(text), " ")
 	return strings.Trim(text, " .,;:!?\"'()[]{}<>«»„“”‘’`*"), ok
+}
+
+// normaliseASCII is [normalise] of a text of ASCII characters that all show.
+func normaliseASCII(text string) (string, bool) {
+	same, spaced := true, true
+	for i := range len(text) {
+		c := text[i]
+		switch {
+		case c >= 0x7f || c < ' ' && c != '\n' && c != '\t' && c != '\r':
+			return "", false
+		case c <= ' ':
+			same, spaced = same && !spaced && c == ' ', true
+		default:
+			same, spaced = same && (c < 'A' || c > 'Z'), false
+		}
+	}
+	if !same {
+		text = spaceASCII(text)
+	}
+	return strings.Trim(text, " .,;:!?\"'()[]{}<>*`"), true
+}
+
+// spaceASCII folds case, and makes runs of white space one space.
+func spaceASCII(text string) string {
+	out := make([]byte, 0, len(text))
+	for i := range len(text) {
+		c := text[i]
+		switch {
+		case c > ' ' && c >= 'A' && c <= 'Z':
+			out = append(out, c+'a'-'A')
+		case c > ' ':
+			out = append(out, c)
+		case len(out) > 0 && out[len(out)-1] != ' ':
+			out = append(out, ' ')
+		}
+	}
+	return string(out)
 }
 
 // visible drops the characters that do not show.

@@ -21,7 +21,7 @@ type found struct {
 
 // pattern is a form of typed tokens. The first pattern that matches at a place has it.
 type pattern struct {
-	form *regexp.Regexp
+	find finder
 	read func(string) []Token
 	// shorter says that a match that is not what it looks like may be a shorter one
 	// and further words.
@@ -29,15 +29,15 @@ type pattern struct {
 }
 
 var patterns = []pattern{
-	{regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]{1,16}://[^\s<>"'\x60\\^{|}]{1,1000}`), readURL, false},
-	{regexp.MustCompile(`(?i)[a-z0-9.!#$%&*+/=?^_{|}~-]{1,64}@[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`), readAddress, false},
-	{regexp.MustCompile(`(?i)\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]){11,30}\b`), readIBAN, true},
-	{regexp.MustCompile(`(?i)\b(?:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{4})\b`), readDate, false},
-	{regexp.MustCompile(`(?i)\b(?:[0-9]{1,2}\.? (?:de |of )?[\p{L}]{3,10}\.?(?: de)? [0-9]{4}|[\p{L}]{3,10}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})\b`), readLongDate, false},
-	{regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`), readPhone, false},
-	{regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`), readHost, false},
-	{regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`), readID, false},
-	{regexp.MustCompile(`[0-9](?:[0-9.,' \x{00a0}]*[0-9])?`), readNumber, false},
+	{findURL, readURL, false},
+	{findAddress, readAddress, false},
+	{findIBAN, readIBAN, true},
+	{findDate, readDate, false},
+	{findLongDate, readLongDate, false},
+	{findPhone, readPhone, false},
+	{findHost, readHost, false},
+	{findID, readID, false},
+	{findNumber, readNumber, false},
 }
 
 // scan returns the typed tokens of a text, in their order, none within another.
@@ -47,11 +47,11 @@ func scan(text string) []found {
 	for i := range patterns {
 		p := &patterns[i]
 		for from, count := 0, 0; from < len(text) && count < MostTokens; count++ {
-			at := p.form.FindStringIndex(text[from:])
-			if at == nil {
+			start, end := p.find(text[from:])
+			if start < 0 {
 				break
 			}
-			start, end := from+at[0], from+at[1]
+			start, end = from+start, from+end
 			f, ok := p.take(text, start, end, taken)
 			if from = end; !ok && p.shorter {
 				// What is not one may hide one that begins at a later word.
@@ -279,6 +279,13 @@ func decimal(text string) (string, bool) {
 	if len(text) > 2*mostExponent {
 		return "", false
 	}
+	if exact, ok := whole(text); ok {
+		return exact, true
+	}
+	return decimalAny(text)
+}
+
+func decimalAny(text string) (string, bool) {
 	if cut := strings.IndexAny(text, "eE"); cut >= 0 {
 		if exponent, err := strconv.Atoi(text[cut+1:]); err != nil || exponent > mostExponent || exponent < -mostExponent {
 			return "", false
@@ -293,4 +300,26 @@ func decimal(text string) (string, bool) {
 	}
 	out := r.FloatString(2 * mostExponent)
 	return strings.TrimRight(out, "0"), true
+}
+
+// whole is [decimal] of a number without sign and exponent, whose fraction, if it has
+// one, is digits.
+func whole(text string) (string, bool) {
+	point := run(text, 0, digit, len(text))
+	if point == 0 {
+		return "", false
+	}
+	out := text[:point]
+	if point < len(text) {
+		if text[point] != '.' || point+1 == len(text) || run(text, point+1, digit, len(text)) < len(text) {
+			return "", false
+		}
+		if out = strings.TrimRight(text, "0"); out[len(out)-1] == '.' {
+			out = out[:point]
+		}
+	}
+	for len(out) > 1 && out[0] == '0' && out[1] != '.' {
+		out = out[1:]
+	}
+	return out, true
 }
