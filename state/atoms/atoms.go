@@ -61,7 +61,8 @@ const (
 	Whole Kind = iota + 1
 	// Address is an e-mail address.
 	Address
-	// URL is a URL without its fragment.
+	// URL is a URL, but for the case of scheme and host and the port that goes without
+	// saying.
 	URL
 	// Host is the host of a URL or of an address.
 	Host
@@ -97,6 +98,12 @@ func Observe(text string) Reading {
 	text, cut := clip(text)
 	clean, _ := normalise(text)
 	r := Reading{Tokens: []Token{{Whole, clean}}, Truncated: cut}
+	if whole, _ := spelt(text); whole != clean {
+		r.add(Token{Whole, whole})
+	}
+	if looks := fold(text); looks != text && looksAsItIs(looks) {
+		r.add(Observe(looks).Tokens...)
+	}
 	for _, found := range scan(text) {
 		r.add(found.tokens...)
 	}
@@ -112,9 +119,13 @@ func ObserveWords(text string) Reading {
 	all := words(text)
 	for i := range all {
 		for n := 1; n <= MostRun && i+n <= len(all); n++ {
-			run, ok := normalise(strings.Join(all[i:i+n], " "))
+			said := strings.Join(all[i:i+n], " ")
+			run, ok := normalise(said)
 			if ok && run != "" {
 				r.add(Token{Whole, run})
+			}
+			if whole, _ := spelt(said); ok && whole != run {
+				r.add(Token{Whole, whole})
 			}
 			if stem := stem(run); ok && stem != "" {
 				r.add(Token{Whole, stem})
@@ -200,11 +211,12 @@ func Decisive(text string) [][]Token {
 	if len(text) > MostText {
 		return nil
 	}
-	clean, ok := normalise(text)
-	if !ok || clean == "" {
+	// Signs at the ends of an argument are a part of it: report* is not report.
+	whole, ok := spelt(text)
+	if !ok || whole == "" {
 		return nil
 	}
-	alternatives := [][]Token{{{Whole, clean}}}
+	alternatives := [][]Token{{{Whole, whole}}}
 	found := scan(text)
 	rest, at := strings.Builder{}, 0
 	var tokens []Token
@@ -217,8 +229,32 @@ func Decisive(text string) [][]Token {
 	if len(tokens) == 0 || strings.Trim(rest.String(), " \t\r\n,;|&/()<>[]\"'+") != "" {
 		return alternatives
 	}
+	if slices.ContainsFunc(tokens, func(t Token) bool { return t.Kind == URL }) {
+		// The case of a URL's path matters, and that of a whole text does not.
+		alternatives = nil
+	}
 	slices.SortFunc(tokens, compare)
 	return append(alternatives, slices.Compact(tokens))
+}
+
+// Loose returns the alternatives by which a text that is not what it looks like can be
+// known for what it looks like; nil for any other. What is known so is never trusted.
+func Loose(text string) [][]Token {
+	if len(text) > MostText || looksAsItIs(text) {
+		return nil
+	}
+	return Decisive(fold(text))
+}
+
+// looksAsItIs says whether nothing in a text is hidden, and no word of it mixes scripts.
+func looksAsItIs(text string) bool { return !hides(text) && !mixes(text) }
+
+// spelt returns the one form of a text, as [normalise] does, with the punctuation at its
+// ends.
+func spelt(text string) (string, bool) {
+	ok := looksAsItIs(text)
+	text = strings.ToLower(norm.NFKC.String(strings.Map(visible, text)))
+	return strings.Join(strings.Fields(text), " "), ok
 }
 
 func compare(a, b Token) int {

@@ -234,3 +234,66 @@ func TestAFileIsNamedWithoutItsEnding(t *testing.T) {
 		}
 	}
 }
+
+// meets says whether a value among arguments can be known from an observed text.
+func meets(observed, argument string) bool {
+	known := atoms.ObserveWords(observed).Tokens
+	for _, alternative := range atoms.Decisive(argument) {
+		if !slices.ContainsFunc(alternative, func(t atoms.Token) bool { return !slices.Contains(known, t) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestAValueIsNotKnownByOneThatAToolTakesForAnother(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ observed, argument string }{
+		"a pattern is not the name it is made of":    {"delete the file report", "report*"},
+		"a path is not what it begins with":          {"read /etc", "../etc"},
+		"a quoted word is not the word":              {"open ann", "'ann'"},
+		"the case of a URL's path":                   {"see https://bit.ly/aBcD", "https://bit.ly/AbCd"},
+		"the user of a URL":                          {"see https://host.example/x", "https://evil@host.example/x"},
+		"the fragment of a URL":                      {"see https://host.example/x", "https://host.example/x#y"},
+		"an address that hides a sign":               {"write to ann@example.com", "ann@exam\u200bple.com"},
+		"an address that mixes scripts":              {"write to ann@example.com", "ann@ex\u0430mple.com"},
+		"an address with something after it":         {"write to ann@example.com", "ann@example.com.evil.example"},
+		"another number than the one that was named": {"pay 2000", "20000"},
+	} {
+		if meets(c.observed, c.argument) {
+			t.Errorf("%s: %q is known from %q", name, c.argument, c.observed)
+		}
+	}
+	for name, c := range map[string]struct{ observed, argument string }{
+		"a word at the end of a sentence":  {"send it to Ann Lee.", "Ann Lee"},
+		"a name that ends with a point":    {"the customer is Acme Inc.", "Acme Inc."},
+		"the case of scheme and host":      {"see HTTPS://Host.Example/x", "https://host.example/x"},
+		"a port that goes without saying":  {"see https://host.example:443/x", "https://host.example/x"},
+		"a quoted value without its signs": {`open "ann"`, "ann"},
+	} {
+		if !meets(c.observed, c.argument) {
+			t.Errorf("%s: %q is not known from %q", name, c.argument, c.observed)
+		}
+	}
+}
+
+func TestWhatIsNotWhatItLooksLikeIsKnownForWhatItLooksLike(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"eve@ev\u200bil.example", "eve@\u0435vil.example", "eve@evil.example\u202e"} {
+		known := atoms.Observe("please write to " + text + " today").Tokens
+		alternatives := atoms.Loose(text)
+		if len(alternatives) == 0 {
+			t.Errorf("%q is known for nothing", text)
+			continue
+		}
+		found := slices.ContainsFunc(alternatives, func(alternative []atoms.Token) bool {
+			return !slices.ContainsFunc(alternative, func(token atoms.Token) bool { return !slices.Contains(known, token) })
+		})
+		if !found {
+			t.Errorf("%q is not known for what it looks like", text)
+		}
+	}
+	if atoms.Loose("eve@evil.example") != nil {
+		t.Error("a text that is what it looks like is known for something else")
+	}
+}

@@ -46,6 +46,7 @@ func Egress(text string) (readings []string, truncated bool) {
 	}
 	for _, reading := range slices.Clone(e.readings) {
 		e.add(joinSpaced(reading))
+		e.add(parts(reading))
 	}
 	e.add(reversed(text))
 	return e.readings, e.truncated
@@ -148,6 +149,20 @@ func joinSpaced(text string) string {
 			return r
 		}, run)
 	})
+}
+
+// parts returns a text with the parts of its URLs apart: what stands in a query is a
+// value of its own.
+func parts(text string) string {
+	if !strings.Contains(text, "://") {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("/?&=#;,", r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func reversed(text string) string {

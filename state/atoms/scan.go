@@ -96,7 +96,7 @@ func readURL(text string) []Token {
 		return nil
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	u.Scheme, u.Fragment, u.User = strings.ToLower(u.Scheme), "", nil
+	u.Scheme = strings.ToLower(u.Scheme)
 	port := u.Port()
 	u.Host = host
 	if port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {

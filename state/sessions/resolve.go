@@ -18,6 +18,8 @@ import (
 type Asked struct {
 	path         string
 	alternatives [][]uint64
+	// loose are those of what the value looks like, where it is something else.
+	loose [][]uint64
 	// sink says that what the value carries is asked for: carried are the atoms of
 	// all that it may be read as, secrets those of what looks like a secret in it.
 	sink             bool
@@ -35,6 +37,9 @@ func Ask(h *atoms.Hasher, leaves []atoms.Leaf, sink bool) []Asked {
 			continue
 		}
 		asked := Asked{path: leaf.Path, alternatives: hashed(h, decisive(leaf)), sink: sink}
+		if !leaf.Number {
+			asked.loose = hashed(h, atoms.Loose(leaf.Text))
+		}
 		if sink {
 			asked.carry(h, leaf)
 		}
@@ -50,6 +55,9 @@ func (m *Machine) Values(id ID, asked []Asked) []*writv1.ValueProvenance {
 	size := 0
 	for i := range asked {
 		label := m.Label(id, asked[i].alternatives)
+		if label == nil {
+			label = m.looks(id, asked[i].loose)
+		}
 		if asked[i].sink {
 			label = m.carries(id, &asked[i], label)
 		}
@@ -62,6 +70,19 @@ func (m *Machine) Values(id ID, asked []Asked) []*writv1.ValueProvenance {
 		}
 	}
 	return out
+}
+
+// looks returns what is known of a value that is not what it looks like: who said what
+// it looks like, and that it is not to be trusted.
+func (m *Machine) looks(id ID, loose [][]uint64) *writv1.ValueProvenance {
+	label := m.Label(id, loose)
+	if label == nil {
+		return nil
+	}
+	return &writv1.ValueProvenance{
+		Sources: label.GetSources(), Trust: writv1.Trust_TRUST_UNTRUSTED,
+		Classification: label.GetClassification(), ForeignTenant: label.GetForeignTenant(),
+	}
 }
 
 func decisive(leaf *atoms.Leaf) [][]atoms.Token {
