@@ -185,8 +185,9 @@ func (o *observer) add(key groupKey, tokens []atoms.Token) {
 
 // narrow finds the objects that the user's words select. Of the objects of one
 // list those are, that hold words or values of the user's which another does not
-// hold as well and more; where no object of the list holds any, all are. What
-// stands in an object that is not selected is not.
+// hold as well and more; where no object of the list holds any, all are. What trusted
+// fields hold counts before what others do: whoever writes those cannot have an object
+// selected in place of another. What stands in an object that is not selected is not.
 func (o *observer) narrow() {
 	o.chosen = make([]bool, len(o.objects))
 	for i := range o.chosen {
@@ -195,7 +196,7 @@ func (o *observer) narrow() {
 	if o.in.Source == User || len(o.objects) < 2 {
 		return
 	}
-	said := o.said()
+	said, sure := o.said()
 	lists := make(map[int]map[string][]int)
 	for i, object := range o.objects {
 		if object.Listed {
@@ -207,7 +208,7 @@ func (o *observer) narrow() {
 	}
 	for _, fields := range lists {
 		for _, siblings := range fields {
-			choose(siblings, said, o.chosen)
+			choose(siblings, said, sure, o.chosen)
 		}
 	}
 	for i, object := range o.objects {
@@ -217,17 +218,19 @@ func (o *observer) narrow() {
 	}
 }
 
-// said returns, for each object, what of it and of the objects below it the user said.
-func (o *observer) said() []map[uint64]bool {
-	out := make([]map[uint64]bool, len(o.objects))
+// said returns, for each object, what of it and of the objects below it the user said,
+// and what of that stands in trusted fields.
+func (o *observer) said() (out, sure []map[uint64]bool) {
+	out, sure = make([]map[uint64]bool, len(o.objects)), make([]map[uint64]bool, len(o.objects))
 	for i := range out {
-		out[i] = make(map[uint64]bool)
+		out[i], sure[i] = make(map[uint64]bool), make(map[uint64]bool)
 	}
 	for i := range o.leaves {
 		leaf := &o.leaves[i]
 		if leaf.Bool || leaf.Object >= len(out) {
 			continue
 		}
+		trusted := o.in.Worth(leaf.Field).Trust == writv1.Trust_TRUST_TRUSTED
 		tokens := read(leaf, false, false).Tokens
 		if !leaf.Number {
 			tokens = append(tokens, atoms.Words(leaf.Text)...)
@@ -239,15 +242,18 @@ func (o *observer) said() []map[uint64]bool {
 			}
 			for at := leaf.Object; at >= 0; at = o.objects[at].Parent {
 				out[at][atom] = true
+				if trusted {
+					sure[at][atom] = true
+				}
 			}
 		}
 	}
-	return out
+	return out, sure
 }
 
 // choose leaves chosen those of the siblings that no other dominates: that holds
 // all of the user's words that it holds, and more.
-func choose(siblings []int, said []map[uint64]bool, chosen []bool) {
+func choose(siblings []int, said, sure []map[uint64]bool, chosen []bool) {
 	const most = 512
 	if len(siblings) < 2 || len(siblings) > most {
 		return
@@ -256,7 +262,12 @@ func choose(siblings []int, said []map[uint64]bool, chosen []bool) {
 	for _, a := range siblings {
 		dominated := any && len(said[a]) == 0
 		for _, b := range siblings {
-			dominated = dominated || len(said[b]) > len(said[a]) && within(said[a], said[b])
+			switch {
+			case len(sure[b]) > len(sure[a]):
+				dominated = dominated || within(sure[a], sure[b])
+			case len(sure[b]) == len(sure[a]) && within(sure[a], sure[b]):
+				dominated = dominated || len(said[b]) > len(said[a]) && within(said[a], said[b])
+			}
 		}
 		chosen[a] = !dominated
 	}
