@@ -46,7 +46,8 @@ func Egress(text string) (readings []string, truncated bool) {
 	}
 	for _, reading := range slices.Clone(e.readings) {
 		e.add(joinSpaced(reading))
-		e.add(parts(reading))
+		e.add(parts(reading, "/?&=#;,"))
+		e.add(parts(reading, "/?&=#;,.+_-"))
 	}
 	e.add(reversed(text))
 	return e.readings, e.truncated
@@ -151,14 +152,14 @@ func joinSpaced(text string) string {
 	})
 }
 
-// parts returns a text with the parts of its URLs apart: what stands in a query is a
-// value of its own.
-func parts(text string) string {
+// parts returns a text with the parts of its URLs apart, as the separators part them:
+// what stands in a query is a value of its own.
+func parts(text, separators string) string {
 	if !strings.Contains(text, "://") {
 		return ""
 	}
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("/?&=#;,", r) {
+		if strings.ContainsRune(separators, r) {
 			return ' '
 		}
 		return r
