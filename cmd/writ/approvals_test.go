@@ -30,6 +30,12 @@ type office struct {
 
 func openOffice(t *testing.T) *office {
 	t.Helper()
+	return openPage(t, "approvals.md", "spiffe://example.org/planner")
+}
+
+// openPage runs an agent of a page's bundle, for which the test is a workload.
+func openPage(t *testing.T, page, workload string) *office {
+	t.Helper()
 	// A socket's path is short.
 	dir, err := os.MkdirTemp("", "w")
 	if err != nil {
@@ -37,16 +43,16 @@ func openOffice(t *testing.T) *office {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	o := &office{t: t, dir: dir, socket: "unix:" + filepath.Join(dir, "p")}
-	writePage(t, "approvals.md", filepath.Join(dir, "bundle"))
+	writePage(t, page, filepath.Join(dir, "bundle"))
 	config := fmt.Sprintf(`data_dir: %[1]s/data
 bundle_dir: %[1]s/bundle
 listeners: {envoy: "unix:%[1]s/e", planner: "unix:%[1]s/p"}
-identity: {workloads: [{spiffe_id: "spiffe://example.org/planner", uid: %[2]d, tenant: acme, roles: [clerk]}]}
+identity: {workloads: [{spiffe_id: %[6]q, uid: %[2]d, tenant: acme, roles: [clerk]}]}
 approvers:
   - {tenant: acme, roles: [treasurer], public_key: %[3]q}
   - {tenant: acme, roles: [director], public_key: %[4]q}
   - {tenant: other, roles: [treasurer], public_key: %[5]q}
-`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"))
+`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"), workload)
 	file := filepath.Join(dir, "agent.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
