@@ -43,6 +43,9 @@ const (
 	Most = 1 << 16
 	// MostValues bounds the atoms that one session knows: some 1.5 MiB at most.
 	MostValues = 1 << 14
+	// MostValuesInAll bounds the atoms that all sessions know: some 500 MiB. A session
+	// that would know more is full, as one is that has too many of its own.
+	MostValuesInAll = 1 << 22
 	// MostTools bounds the tools of which a session keeps steps.
 	MostTools = 256
 	// MostSteps bounds the steps that are kept of one tool, the newest.
@@ -131,6 +134,8 @@ type Machine struct {
 	// open has the session of each step that has not ended.
 	open map[[16]byte]*step
 	next uint64
+	// values is how many values all sessions know.
+	values int
 }
 
 // New returns a machine without sessions.
@@ -267,6 +272,7 @@ func (m *Machine) at(id ID, owner Owner, now time.Time) *session {
 
 func (m *Machine) drop(s *session) {
 	delete(m.sessions, s.id)
+	m.values -= len(s.values)
 	if m.tokens[s.token] == s.id {
 		delete(m.tokens, s.token)
 	}

@@ -130,6 +130,7 @@ func (m *Machine) Restore(part *writv1.HeldSession) error {
 			v.at = held.GetTrustedTime().AsTime()
 		}
 		s.values[held.GetAtom()] = v
+		m.values++
 	}
 	return nil
 }

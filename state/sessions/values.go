@@ -59,13 +59,13 @@ func (m *Machine) Observe(r *writv1.ObservationRecord) {
 	source := s.source(r.GetSource())
 	now := r.GetTime().AsTime()
 	for atom := range unpack(r.GetCarried()) {
-		if v := s.value(atom); v != nil && !v.trusted {
+		if v := m.value(s, atom); v != nil && !v.trusted {
 			v.carried = true
 		}
 	}
 	for _, group := range r.GetGroups() {
 		for atom := range unpack(group.GetAtoms()) {
-			if v := s.value(atom); v != nil {
+			if v := m.value(s, atom); v != nil {
 				v.observe(group, source, s.objects+group.GetObject(), now)
 			}
 		}
@@ -103,17 +103,18 @@ func (s *session) source(name string) int {
 
 // value returns what is known of an atom, from now on something; nil when the
 // session is full.
-func (s *session) value(atom uint64) *value {
+func (m *Machine) value(s *session, atom uint64) *value {
 	v, ok := s.values[atom]
 	if ok {
 		return v
 	}
-	if len(s.values) >= MostValues {
+	if len(s.values) >= MostValues || m.values >= MostValuesInAll {
 		s.full = true
 		return nil
 	}
 	v = &value{}
 	s.values[atom] = v
+	m.values++
 	return v
 }
 
