@@ -93,6 +93,10 @@ func seedBooks(ctx context.Context, books *books, path string) error {
 	return books.seed(ctx, payments)
 }
 
+// drainTimeout is how long requests under way may take at the end. It is longer than
+// the five seconds for which Shutdown waits on a connection that has sent nothing.
+const drainTimeout = 15 * time.Second
+
 func serve(ctx context.Context, address string, handler http.Handler) error {
 	server := &http.Server{
 		Addr:              address,
@@ -108,7 +112,7 @@ func serve(ctx context.Context, address string, handler http.Handler) error {
 		return err
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
 		return fmt.Errorf("shut down: %w", err)
