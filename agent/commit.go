@@ -92,6 +92,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		Durability:    ad.durability(),
 		TraceParent:   ad.request.TraceParent,
 		Upstream:      ad.request.Upstream,
+		Review:        ad.drawn(),
 	}
 	if ad.session != (sessions.ID{}) {
 		body.Session = ad.session[:]
@@ -161,7 +162,7 @@ func (a *Agent) recordBare(ctx context.Context, ad *Admission) {
 		Reason:  ad.refusal.Reason,
 		Checks:  checks[max(0, len(checks)-1):],
 	}
-	body.Arguments, entry.Sensitive = nil, nil
+	body.Arguments, body.Review, entry.Sensitive = nil, false, nil
 	body.Facts = &writv1.Facts{Time: ad.facts.GetTime()}
 	ad.position, err = a.options.Ledger.Append(context.WithoutCancel(ctx), entry, a.options.Floor)
 	if err != nil {

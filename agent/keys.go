@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"sync"
@@ -139,6 +140,16 @@ func tokenDigest(key []byte, token string) sessions.Token {
 // atomKey returns the key of a session's atoms (SEMANTICS 10).
 func atomKey(key []byte, session sessions.ID) atoms.Key {
 	return digest(key, []byte("writ/atoms/v1"), session[:])
+}
+
+// drawnForReview says whether a decision is one of perMille in a thousand that a human
+// reviews. Its id is chance, and the key is not known outside: nobody can tell beforehand,
+// or afterwards, which calls will be looked at.
+func drawnForReview(key []byte, decision []byte, perMille uint32) bool {
+	const thousand = 1000
+	sum := digest(key, []byte("writ/review/v1"), decision)
+	place, _ := bits.Mul64(binary.BigEndian.Uint64(sum[:8]), thousand)
+	return place < uint64(perMille)
 }
 
 // approvalKey returns what an approval is bound to: the call's identity, which covers

@@ -41,6 +41,12 @@ func (l *loader) crossCheck() {
 	for i, rule := range l.source.Approvals {
 		l.selectors(l.approvals[i], rule.GetTools())
 	}
+	for i, rule := range l.source.RiskRules {
+		l.selectors(l.riskRules[i], rule.GetTools())
+	}
+	for i, band := range l.source.RiskBands {
+		l.selectors(l.riskBands[i], band.GetTools())
+	}
 	for i, budget := range l.source.Budgets {
 		l.selectors(l.budgets[i], budget.GetTools())
 	}
@@ -54,6 +60,8 @@ func (l *loader) uniqueNames() {
 	unique(l, l.source.Checks, l.checks)
 	unique(l, l.source.Approvals, l.approvals)
 	unique(l, l.source.Budgets, l.budgets)
+	unique(l, l.source.RiskRules, l.riskRules)
+	unique(l, l.source.RiskBands, l.riskBands)
 	unique(l, l.source.Limits, l.limits)
 	unique(l, l.source.Contracts, l.contracts)
 }

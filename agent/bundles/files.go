@@ -54,6 +54,7 @@ var folders = [...]struct{ name, ending string }{
 	{protoFolder, ".proto"},
 	{"grants", ".yaml"},
 	{"checks", ".yaml"},
+	{"risk", ".yaml"},
 	{"approvals", ".yaml"},
 	{"budgets", ".yaml"},
 	{"limits", ".yaml"},
@@ -138,7 +139,7 @@ func (r *reader) top() {
 		case name == catalogueFile:
 			r.file(name)
 		case strings.HasSuffix(name, ".yaml"), strings.HasSuffix(name, ".yml"):
-			r.problem(name, "a bundle has no such file; grants, checks, approvals, budgets, limits, contracts, tests and scenarios stand in their folders")
+			r.problem(name, "a bundle has no such file; grants, checks, risk, approvals, budgets, limits, contracts, tests and scenarios stand in their folders")
 		}
 	}
 }

@@ -93,8 +93,8 @@ type loader struct {
 
 	// manifest and catalogue are their files, nil when they are not there.
 	manifest, catalogue *document
-	// grants, checks, approvals, budgets, limits and contracts tell where the parts of the source stand.
-	grants, checks, approvals, budgets, limits, contracts []part
+	// grants and the rest tell where the parts of the source stand.
+	grants, checks, approvals, budgets, limits, contracts, riskRules, riskBands []part
 	// rpcs has the rpc of each tool.
 	rpcs map[string]rpc
 }
@@ -161,6 +161,7 @@ func (l *loader) readParts() {
 	l.source.Budgets, l.budgets = readSets(l, "budgets", (*writv1.BudgetSet).GetBudgets)
 	l.source.Limits, l.limits = readSets(l, "limits", (*writv1.LimitSet).GetLimits)
 	l.source.Contracts, l.contracts = readSets(l, "contracts", (*writv1.ContractSet).GetContracts)
+	l.readRisk()
 	for _, name := range l.files.names("scenarios") {
 		set := &writv1.ScenarioSet{}
 		if d := l.read(name, set); len(d.problems) == 0 {
@@ -194,6 +195,25 @@ func readSets[S any, M interface {
 		all = append(all, list(set)...)
 	}
 	return all, places
+}
+
+// readRisk reads the files of the folder risk, each a set of two lists.
+func (l *loader) readRisk() {
+	for _, name := range l.files.names("risk") {
+		set := &writv1.RiskSet{}
+		d := l.read(name, set)
+		if len(d.problems) > 0 {
+			continue
+		}
+		for i, rule := range set.GetRules() {
+			l.source.RiskRules = append(l.source.RiskRules, rule)
+			l.riskRules = append(l.riskRules, part{document: d, list: "rules", index: i})
+		}
+		for i, band := range set.GetBands() {
+			l.source.RiskBands = append(l.source.RiskBands, band)
+			l.riskBands = append(l.riskBands, part{document: d, list: "bands", index: i})
+		}
+	}
 }
 
 func suiteOf(d *document, set *writv1.TestSuite) Suite {
@@ -311,6 +331,10 @@ func (l *loader) locate(issue policy.Issue) Problem {
 		return at(l.budgets, issue, "")
 	case policy.PartApproval:
 		return at(l.approvals, issue, "condition")
+	case policy.PartRiskRule:
+		return at(l.riskRules, issue, "condition")
+	case policy.PartRiskBand:
+		return at(l.riskBands, issue, "")
 	case policy.PartLimit:
 		return at(l.limits, issue, "")
 	case policy.PartContract:

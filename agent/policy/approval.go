@@ -68,6 +68,11 @@ func digestOf(part proto.Message) [32]byte {
 	return sha256.Sum256(text)
 }
 
+// chain returns the digest of one digest after another.
+func chain(before, next [32]byte) [32]byte {
+	return sha256.Sum256(append(before[:], next[:]...))
+}
+
 // approval asks for a human where a rule or an earlier check does, and passes what
 // enough of them have approved. Where nothing asks it leaves no check but those of
 // the rules.
@@ -145,7 +150,7 @@ func (e *evaluation) requested(rule *approvalRule) *writv1.ApprovalRequest {
 	return &writv1.ApprovalRequest{
 		Rule: rule.name, Basis: e.basisUnder(rule), Roles: rule.roles, Quorum: rule.quorum,
 		ExpireTime: timestamppb.New(e.now.Add(rule.expiry)),
-		AskedBy:    e.askedBy, Risk: e.entry.tool.Options.GetRisk(),
+		AskedBy:    e.askedBy, Risk: e.declaredRisk(),
 	}
 }
 
@@ -172,6 +177,12 @@ func (e *evaluation) basisUnder(rule *approvalRule) []byte {
 	for i := range e.entry.approvals {
 		if slices.Contains(e.askedBy, e.entry.approvals[i].name) {
 			sum.Write(e.entry.approvals[i].digest[:])
+		}
+	}
+	for _, band := range e.entry.risk.bands {
+		if slices.Contains(e.askedBy, band.GetName()) {
+			sum.Write(band.digest[:])
+			sum.Write(e.entry.risk.digest[:])
 		}
 	}
 	return sum.Sum(nil)

@@ -32,6 +32,10 @@ const (
 	PartContract
 	// PartApproval is one of Source.Approvals.
 	PartApproval
+	// PartRiskRule is one of Source.RiskRules.
+	PartRiskRule
+	// PartRiskBand is one of Source.RiskBands.
+	PartRiskBand
 )
 
 // Severity is how grave an issue is.
@@ -115,6 +119,7 @@ func (b *builder) build() {
 	b.grants()
 	b.rules()
 	b.budgets()
+	b.risks()
 	b.approvals()
 	b.limits()
 	b.contracts()

@@ -31,6 +31,9 @@ type Source struct {
 	Budgets []*writv1.Budget
 	// Approvals are the approval rules of all files.
 	Approvals []*writv1.ApprovalRule
+	// RiskRules and RiskBands are those of all files.
+	RiskRules []*writv1.RiskRule
+	RiskBands []*writv1.RiskBand
 	// Limits are the session limits of all files.
 	Limits []*writv1.SessionLimit
 	// Contracts are those of all files, Types the messages that their inputs and outputs
@@ -66,6 +69,8 @@ type Bundle struct {
 	contracts map[string]*contract
 	// attesting are the grants that let principals attest, by what.
 	attesting map[string][]*grant
+	// scores says that calls get a risk score.
+	scores bool
 	// provenance is whether anything in the bundle asks where values came from.
 	provenance bool
 	// adapter makes CEL values of the principal, the envelope and the arguments.
@@ -79,6 +84,7 @@ type entry struct {
 	rules     []applied
 	budgets   []*budget
 	approvals []approvalRule
+	risk      risk
 	meter     *meter
 	// alerting says that any of the budgets gives alerts.
 	alerting    bool

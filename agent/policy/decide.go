@@ -37,6 +37,7 @@ var stages = [...]stage{
 	{"condition", (*evaluation).conditions, goOn},
 	{"data", (*evaluation).data, goOn},
 	{"budget", (*evaluation).budgets, goOn},
+	{"risk", (*evaluation).risk, goOn},
 	{"approval", (*evaluation).approval, goOn},
 }
 
@@ -64,6 +65,8 @@ type evaluation struct {
 	request *writv1.ApprovalRequest
 	// consumed is the approval that answers them.
 	consumed *writv1.Effect
+	// assessment is how risky the call is; nil where nothing scores it.
+	assessment *writv1.RiskAssessment
 	// basis are the digests of the grants that allow the call.
 	basis [][32]byte
 
@@ -93,7 +96,7 @@ const canonicalRoom = 128
 // result closes the evaluation. Effects and obligations stand only where the
 // call may be carried out.
 func (e *evaluation) result() *Result {
-	decision := &writv1.Decision{Checks: e.checks}
+	decision := &writv1.Decision{Checks: e.checks, Risk: e.assessment}
 	switch {
 	case e.denied != nil:
 		decision.Verdict = writv1.Verdict_VERDICT_DENY

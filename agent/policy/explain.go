@@ -27,6 +27,7 @@ func Explain(w io.Writer, result *Result) error {
 	}
 	out.WriteByte('\n')
 	explainChecks(&out, decision.GetChecks())
+	explainRisk(&out, decision.GetRisk())
 	for _, obligation := range decision.GetObligations() {
 		redact := obligation.GetRedactResponse()
 		fmt.Fprintf(&out, "obligation  redact %s of the response (%s)\n", redact.GetPath(), trim(redact.GetSensitivity().String(), "SENSITIVITY_"))
@@ -38,6 +39,27 @@ func Explain(w io.Writer, result *Result) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+func explainRisk(out *strings.Builder, r *writv1.RiskAssessment) {
+	if r == nil {
+		return
+	}
+	fmt.Fprintf(out, "risk score  %s\n", RiskText(r))
+}
+
+// RiskText returns an assessment in words, such as "75: high 60, large_refund +15; in
+// severe, 200 of 1000 reviewed".
+func RiskText(r *writv1.RiskAssessment) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d: %s %d", r.GetScore(), strings.ToLower(trim(r.GetDeclared().String(), "RISK_")), declaredScores[r.GetDeclared()])
+	for _, c := range r.GetContributions() {
+		fmt.Fprintf(&out, ", %s %+d", c.GetRule(), c.GetScore())
+	}
+	if r.GetBand() != "" {
+		fmt.Fprintf(&out, "; in %s, %d of 1000 reviewed", r.GetBand(), r.GetReviewPerMille())
+	}
+	return out.String()
 }
 
 func explainReserve(out *strings.Builder, reserve *writv1.Reserve) {

@@ -166,7 +166,7 @@ func leaves(m protoreflect.Message, path string, depth int, root func() proto.Me
 		default:
 			v = map[protoreflect.Kind]protoreflect.Value{
 				protoreflect.StringKind: protoreflect.ValueOfString("here"), protoreflect.BytesKind: protoreflect.ValueOfBytes([]byte(`"here"`)),
-				protoreflect.Int64Kind: protoreflect.ValueOfInt64(77), protoreflect.Uint64Kind: protoreflect.ValueOfUint64(77),
+				protoreflect.Int64Kind: protoreflect.ValueOfInt64(77), protoreflect.Int32Kind: protoreflect.ValueOfInt32(77), protoreflect.Uint64Kind: protoreflect.ValueOfUint64(77),
 				protoreflect.Uint32Kind: protoreflect.ValueOfUint32(77), protoreflect.BoolKind: protoreflect.ValueOfBool(true),
 			}[f.Kind()]
 		}

@@ -129,6 +129,7 @@ func (s *sheet) decision(v view, d *writv1.DecisionRecord) {
 	s.json("arguments", d.GetArguments())
 	s.commitments(v.record)
 	s.checks(d.GetDecision().GetChecks())
+	s.risk(d.GetDecision().GetRisk(), d.GetReview())
 	s.todo(d.GetDecision())
 	s.facts(d.GetFacts())
 	s.claims(d.GetEnvelope())

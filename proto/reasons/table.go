@@ -71,6 +71,7 @@ var table = map[writv1.Reason]Wire{
 	writv1.Reason_REASON_APPROVAL_NOT_APPROVER:          {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_DECIDED:               {GRPC: codes.FailedPrecondition, HTTP: 409, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_DENIED:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
+	writv1.Reason_REASON_RISK_TOO_HIGH:                  {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_ADMISSION_CONTENDED:            {GRPC: codes.Aborted, HTTP: 409, JSONRPC: -32007, Retry: RetryLater},
 	writv1.Reason_REASON_ADMISSION_ALREADY_RELEASED:     {GRPC: codes.AlreadyExists, HTTP: 409, JSONRPC: -32008, Retry: RetryNever},
 	writv1.Reason_REASON_ADMISSION_IN_PROGRESS:          {GRPC: codes.Aborted, HTTP: 409, JSONRPC: -32007, Retry: RetryLater},

@@ -26,8 +26,8 @@ const (
 )
 
 // BundleManifest is the file bundle.yaml at the root of a bundle. Beside it
-// stand the folders protos, grants, checks, budgets and tests, and the file
-// catalogue.yaml.
+// stand the folders protos, grants, checks, risk, approvals, budgets, limits, contracts,
+// scenarios and tests, and the file catalogue.yaml.
 type BundleManifest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the bundle.

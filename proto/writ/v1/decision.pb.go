@@ -220,7 +220,10 @@ type Decision struct {
 	// What whoever carries out the call must do.
 	Obligations []*Obligation `protobuf:"bytes,4,rep,name=obligations,proto3" json:"obligations,omitempty"`
 	// Changes of state, applied only with verdict ALLOW.
-	Effects       []*Effect `protobuf:"bytes,5,rep,name=effects,proto3" json:"effects,omitempty"`
+	Effects []*Effect `protobuf:"bytes,5,rep,name=effects,proto3" json:"effects,omitempty"`
+	// How risky the call is. Absent where the bundle has no folder risk, and where the
+	// decision ended before the call was weighed.
+	Risk          *RiskAssessment `protobuf:"bytes,6,opt,name=risk,proto3" json:"risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,11 +293,18 @@ func (x *Decision) GetEffects() []*Effect {
 	return nil
 }
 
+func (x *Decision) GetRisk() *RiskAssessment {
+	if x != nil {
+		return x.Risk
+	}
+	return nil
+}
+
 // Check is one named rule that was evaluated.
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stage it belongs to: principal, decode, tool, schema, grant, contract,
-	// condition, data, budget, approval, or admission.
+	// condition, data, budget, risk, approval, or admission.
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	// Name of the rule: a grant, a named check of the bundle, or a rule of writ itself.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
@@ -985,7 +995,7 @@ var File_writ_v1_decision_proto protoreflect.FileDescriptor
 
 const file_writ_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa1\x02\n" +
+	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x12writ/v1/risk.proto\x1a\x15writ/v1/session.proto\"\xce\x02\n" +
 	"\bDecision\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x10.writ.v1.VerdictB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\averdict\x123\n" +
@@ -993,7 +1003,8 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06reason\x121\n" +
 	"\x06checks\x18\x03 \x03(\v2\x0e.writ.v1.CheckB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06checks\x12@\n" +
 	"\vobligations\x18\x04 \x03(\v2\x13.writ.v1.ObligationB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vobligations\x123\n" +
-	"\aeffects\x18\x05 \x03(\v2\x0f.writ.v1.EffectB\b\xbaH\x05\x92\x01\x02\x10@R\aeffects\"\xa5\x02\n" +
+	"\aeffects\x18\x05 \x03(\v2\x0f.writ.v1.EffectB\b\xbaH\x05\x92\x01\x02\x10@R\aeffects\x12+\n" +
+	"\x04risk\x18\x06 \x01(\v2\x17.writ.v1.RiskAssessmentR\x04risk\"\xa5\x02\n" +
 	"\x05Check\x12\x1f\n" +
 	"\x05stage\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18 R\x05stage\x12\x1e\n" +
 	"\x04name\x18\x02 \x01(\tB\n" +
@@ -1098,17 +1109,18 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(*Balance)(nil),               // 10: writ.v1.Balance
 	(*Pin)(nil),                   // 11: writ.v1.Pin
 	(Reason)(0),                   // 12: writ.v1.Reason
-	(*BudgetRoom)(nil),            // 13: writ.v1.BudgetRoom
-	(Sensitivity)(0),              // 14: writ.v1.Sensitivity
-	(*KeptField)(nil),             // 15: writ.v1.KeptField
-	(*Advance)(nil),               // 16: writ.v1.Advance
-	(*ConsumeApproval)(nil),       // 17: writ.v1.ConsumeApproval
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(Dimension)(0),                // 19: writ.v1.Dimension
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*SessionSummary)(nil),        // 21: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 22: writ.v1.ValueProvenance
-	(*ApprovalFact)(nil),          // 23: writ.v1.ApprovalFact
+	(*RiskAssessment)(nil),        // 13: writ.v1.RiskAssessment
+	(*BudgetRoom)(nil),            // 14: writ.v1.BudgetRoom
+	(Sensitivity)(0),              // 15: writ.v1.Sensitivity
+	(*KeptField)(nil),             // 16: writ.v1.KeptField
+	(*Advance)(nil),               // 17: writ.v1.Advance
+	(*ConsumeApproval)(nil),       // 18: writ.v1.ConsumeApproval
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(Dimension)(0),                // 20: writ.v1.Dimension
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*SessionSummary)(nil),        // 22: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 23: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 24: writ.v1.ApprovalFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
@@ -1116,34 +1128,35 @@ var file_writ_v1_decision_proto_depIdxs = []int32{
 	4,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
 	5,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
 	7,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
-	1,  // 5: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
-	12, // 6: writ.v1.Check.reason:type_name -> writ.v1.Reason
-	13, // 7: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
-	6,  // 8: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
-	14, // 9: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
-	8,  // 10: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	15, // 11: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	16, // 12: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	17, // 13: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
-	18, // 14: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	19, // 15: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	20, // 16: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
-	18, // 17: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 18: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	10, // 19: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	11, // 20: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	21, // 21: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	22, // 22: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	23, // 23: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	19, // 24: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	18, // 25: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	18, // 26: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
-	2,  // 27: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	13, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
+	1,  // 6: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
+	12, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
+	14, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
+	6,  // 9: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
+	15, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
+	8,  // 11: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
+	16, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	17, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	18, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	19, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	20, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	21, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
+	19, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	10, // 20: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	11, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	22, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	23, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	24, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	20, // 25: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	19, // 26: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	19, // 27: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	2,  // 28: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1156,6 +1169,7 @@ func file_writ_v1_decision_proto_init() {
 	file_writ_v1_options_proto_init()
 	file_writ_v1_provenance_proto_init()
 	file_writ_v1_reason_proto_init()
+	file_writ_v1_risk_proto_init()
 	file_writ_v1_session_proto_init()
 	file_writ_v1_decision_proto_msgTypes[2].OneofWrappers = []any{
 		(*Obligation_RedactResponse)(nil),

@@ -200,6 +200,9 @@ const (
 	// An approver has denied the call.
 	// Mended by: Nobody, until the request for approval has expired.
 	Reason_REASON_APPROVAL_DENIED Reason = 111
+	// The call's risk score is as high as a band that denies.
+	// Mended by: The operator, if the call should have been less risky: the bundle's risk rules.
+	Reason_REASON_RISK_TOO_HIGH Reason = 112
 	// No such approval is held, or not for the caller to see.
 	// Mended by: The caller: list the approvals.
 	Reason_REASON_APPROVAL_UNKNOWN Reason = 113
@@ -350,6 +353,7 @@ var (
 		103: "REASON_BUDGET_TOO_MUCH",
 		110: "REASON_APPROVAL_REQUIRED",
 		111: "REASON_APPROVAL_DENIED",
+		112: "REASON_RISK_TOO_HIGH",
 		113: "REASON_APPROVAL_UNKNOWN",
 		114: "REASON_APPROVAL_NOT_APPROVER",
 		115: "REASON_APPROVAL_DECIDED",
@@ -437,6 +441,7 @@ var (
 		"REASON_BUDGET_TOO_MUCH":                103,
 		"REASON_APPROVAL_REQUIRED":              110,
 		"REASON_APPROVAL_DENIED":                111,
+		"REASON_RISK_TOO_HIGH":                  112,
 		"REASON_APPROVAL_UNKNOWN":               113,
 		"REASON_APPROVAL_NOT_APPROVER":          114,
 		"REASON_APPROVAL_DECIDED":               115,
@@ -501,7 +506,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\x9a\x15\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xb4\x15\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -558,7 +563,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_BUDGET_UNKNOWN\x10f\x12\x1a\n" +
 	"\x16REASON_BUDGET_TOO_MUCH\x10g\x12\x1c\n" +
 	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1a\n" +
-	"\x16REASON_APPROVAL_DENIED\x10o\x12\x1b\n" +
+	"\x16REASON_APPROVAL_DENIED\x10o\x12\x18\n" +
+	"\x14REASON_RISK_TOO_HIGH\x10p\x12\x1b\n" +
 	"\x17REASON_APPROVAL_UNKNOWN\x10q\x12 \n" +
 	"\x1cREASON_APPROVAL_NOT_APPROVER\x10r\x12\x1b\n" +
 	"\x17REASON_APPROVAL_DECIDED\x10s\x12\x1e\n" +

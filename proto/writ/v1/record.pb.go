@@ -546,7 +546,10 @@ type DecisionRecord struct {
 	// Whether the tool changes anything. Unspecified when it is not known.
 	ToolEffect ToolEffect `protobuf:"varint,21,opt,name=tool_effect,json=toolEffect,proto3,enum=writ.v1.ToolEffect" json:"tool_effect,omitempty"`
 	// What a human is asked for, with verdict NEEDS_APPROVAL.
-	Approval      *ApprovalRequest `protobuf:"bytes,22,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval *ApprovalRequest `protobuf:"bytes,22,opt,name=approval,proto3" json:"approval,omitempty"`
+	// A human is to review the call: it is one of those that its risk puts up for review.
+	// Which these are is drawn with a keyed digest of the decision's id.
+	Review        bool `protobuf:"varint,24,opt,name=review,proto3" json:"review,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +736,13 @@ func (x *DecisionRecord) GetApproval() *ApprovalRequest {
 		return x.Approval
 	}
 	return nil
+}
+
+func (x *DecisionRecord) GetReview() bool {
+	if x != nil {
+		return x.Review
+	}
+	return false
 }
 
 // OutcomeRecord is the body of a RECORD_KIND_OUTCOME: what happened after an ALLOW.
@@ -1219,7 +1229,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"Commitment\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12\x1f\n" +
-	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xc6\b\n" +
+	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\"\xde\b\n" +
 	"\x0eDecisionRecord\x126\n" +
 	"\asurface\x18\x01 \x01(\x0e2\x10.writ.v1.SurfaceB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\asurface\x120\n" +
@@ -1249,7 +1259,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\asession\x18\x14 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12>\n" +
 	"\vtool_effect\x18\x15 \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\n" +
 	"toolEffect\x124\n" +
-	"\bapproval\x18\x16 \x01(\v2\x18.writ.v1.ApprovalRequestR\bapproval\"\xa6\x05\n" +
+	"\bapproval\x18\x16 \x01(\v2\x18.writ.v1.ApprovalRequestR\bapproval\x12\x16\n" +
+	"\x06review\x18\x18 \x01(\bR\x06review\"\xa6\x05\n" +
 	"\rOutcomeRecord\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.writ.v1.OutcomeStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +

@@ -315,7 +315,7 @@ type AuthorizeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the decision, as 32 hexadecimal digits.
 	DecisionId string `protobuf:"bytes,1,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
-	// The decision.
+	// The decision, without its risk assessment.
 	Decision *Decision `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
 	// Id under which a human may approve the call, with verdict NEEDS_APPROVAL.
 	ApprovalId string `protobuf:"bytes,3,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
