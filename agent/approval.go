@@ -83,7 +83,7 @@ func subjectOf(id []byte, body *writv1.DecisionRecord) *writv1.ApprovalSubject {
 		Identity: body.GetIdentity(), Arguments: body.GetArguments(), Principal: body.GetPrincipal(),
 		Session: body.GetSession(), Request: body.GetApproval(), DecisionId: id, Time: body.GetFacts().GetTime(),
 		Values: body.GetFacts().GetValues(), Checks: askingOf(body.GetDecision()), Effect: body.GetToolEffect(),
-		Run: body.GetFacts().GetSession().GetRun(),
+		Run: body.GetFacts().GetSession().GetRun(), Risk: body.GetDecision().GetRisk(),
 	}
 }
 

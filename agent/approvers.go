@@ -84,6 +84,16 @@ func (v Viewer) sees(subject *writv1.ApprovalSubject) bool {
 	return slices.ContainsFunc(v.approver, func(a Approver) bool { return a.may(subject) })
 }
 
+// of returns an approval as the viewer is told of it: who asks for a call is not told
+// how risky it was found.
+func (v Viewer) of(approval *writv1.Approval) *writv1.Approval {
+	if v.owner != nil && approval.GetSubject().GetRisk() != nil {
+		approval.Subject = proto.CloneOf(approval.GetSubject())
+		approval.Subject.Risk = nil
+	}
+	return approval
+}
+
 // Approvals returns the approvals that a viewer sees, oldest first, those that have
 // ended within the last day among them. The caller MUST NOT change them.
 func (a *Agent) Approvals(v Viewer) []*writv1.Approval {
@@ -92,7 +102,7 @@ func (a *Agent) Approvals(v Viewer) []*writv1.Approval {
 	held := a.state.heldApprovals()
 	for i := range held {
 		if v.sees(held[i].Subject) {
-			out = append(out, viewOf(&held[i], held[:i], now))
+			out = append(out, v.of(viewOf(&held[i], held[:i], now)))
 		}
 	}
 	return out

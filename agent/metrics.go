@@ -17,6 +17,7 @@ type Metrics struct {
 	decisions *prometheus.CounterVec
 	alerts    *prometheus.CounterVec
 	overruns  *prometheus.CounterVec
+	reviews   *prometheus.CounterVec
 	duration  prometheus.Histogram
 }
 
@@ -35,13 +36,17 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "writ_budget_overruns_total",
 			Help: "Calls that took more of a budget than their worst case.",
 		}, []string{"budget"}),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_reviews_total",
+			Help: "Calls that were put up for review, by the band of their risk.",
+		}, []string{"band"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "writ_decision_duration_seconds",
 			Help:    "Time from receiving a call to its durable decision.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 16),
 		}),
 	}
-	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.duration)
+	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.reviews, m.duration)
 	return m
 }
 
@@ -78,5 +83,8 @@ func (m *Metrics) observe(ad *Admission, start time.Time) {
 		strings.TrimPrefix(ad.result.Decision.GetVerdict().String(), "VERDICT_"),
 		reasons.Name(ad.result.Decision.GetReason()),
 	).Inc()
+	if ad.drawn() {
+		m.reviews.WithLabelValues(ad.result.Decision.GetRisk().GetBand()).Inc()
+	}
 	m.duration.Observe(time.Since(start).Seconds())
 }

@@ -118,6 +118,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.BundleRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_APPROVAL:
 		return (*writv1.ApprovalVote)(nil)
+	case writv1.RecordKind_RECORD_KIND_REVIEW:
+		return (*writv1.ReviewLabel)(nil)
 	case writv1.RecordKind_RECORD_KIND_END:
 		return (*writv1.EndRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_SESSION:

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/collector/query"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -109,6 +110,9 @@ func writeApproval(w io.Writer, form output, approval *writv1.Approval) error {
 	line("tool", subject.GetTool())
 	line("effect", plain(subject.GetEffect().String(), "TOOL_EFFECT_"))
 	line("risk", plain(subject.GetRequest().GetRisk().String(), "RISK_"))
+	if subject.GetRisk() != nil {
+		line("risk score", policy.RiskText(subject.GetRisk()))
+	}
 	line("user", subject.GetPrincipal().GetUser())
 	line("workload", subject.GetPrincipal().GetWorkload())
 	line("tenant", subject.GetPrincipal().GetTenant())

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -45,15 +46,13 @@ proves who asks, and signs the vote on exactly what was shown.`,
 type approvalDesk struct {
 	agent, key string
 
-	tls writv1.ClientTls
+	tls tlsFlags
 }
 
 func (d *approvalDesk) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&d.agent, "agent", "a", os.Getenv("WRIT_AGENT"), "address of the agent's planners' listener, unix:/path or host:port (WRIT_AGENT)")
 	flags.StringVarP(&d.key, "key", "k", os.Getenv("WRIT_APPROVER_KEY"), "file of the approver's private key (WRIT_APPROVER_KEY)")
-	flags.StringVar(&d.tls.ServerCaFile, "tls-ca", "", "file of the certificates that the agent's must chain to, PEM")
-	flags.StringVar(&d.tls.CertificateFile, "tls-cert", "", "file of the certificate to present, PEM")
-	flags.StringVar(&d.tls.KeyFile, "tls-key", "", "file of its private key, PEM")
+	d.tls.add(flags, "agent")
 }
 
 // approver is an approver at work.
@@ -63,31 +62,33 @@ type approver struct {
 	io.Closer
 }
 
-// open connects to the agent.
+// open connects to the agent as an approver.
 func (d *approvalDesk) open() (*approver, error) {
-	if d.agent == "" {
-		return nil, hinted(errors.New("nothing says where the agent is"), "give --agent ADDRESS, the agent's listeners.planner")
-	}
-	if d.key == "" {
-		return nil, hinted(errors.New("nothing says who approves"), "give --key FILE; \"writ approvals key\" makes one")
-	}
-	text, err := os.ReadFile(d.key)
-	if err != nil {
-		return nil, fmt.Errorf("read the approver's key: %w", err)
-	}
-	key, err := approvals.ParseKey(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("read the approver's key %s: %w", d.key, err)
-	}
-	var tls *writv1.ClientTls
-	if d.tls.GetServerCaFile()+d.tls.GetCertificateFile()+d.tls.GetKeyFile() != "" {
-		tls = &d.tls
-	}
-	conn, err := dial("agent", d.agent, tls)
+	key, conn, err := d.connect()
 	if err != nil {
 		return nil, err
 	}
 	return &approver{key: key, client: writv1.NewApprovalServiceClient(conn), Closer: conn}, nil
+}
+
+// connect connects to the agent, and reads who does so.
+func (d *approvalDesk) connect() (*approvals.Key, *grpc.ClientConn, error) {
+	if d.agent == "" {
+		return nil, nil, hinted(errors.New("nothing says where the agent is"), "give --agent ADDRESS, the agent's listeners.planner")
+	}
+	if d.key == "" {
+		return nil, nil, hinted(errors.New("nothing says whose key signs"), "give --key FILE; \"writ approvals key\" makes one")
+	}
+	text, err := os.ReadFile(d.key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the key: %w", err)
+	}
+	key, err := approvals.ParseKey(string(text))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the key %s: %w", d.key, err)
+	}
+	conn, err := dial("agent", d.agent, d.tls.config())
+	return key, conn, err
 }
 
 // as returns a context in which the approver proves who it is.

@@ -50,9 +50,10 @@ listeners: {envoy: "unix:%[1]s/e", planner: "unix:%[1]s/p"}
 identity: {workloads: [{spiffe_id: %[6]q, uid: %[2]d, tenant: acme, roles: [clerk]}]}
 approvers:
   - {tenant: acme, roles: [treasurer], public_key: %[3]q}
-  - {tenant: acme, roles: [director], public_key: %[4]q}
+  - {tenant: acme, roles: [director, reviewer], public_key: %[4]q}
   - {tenant: other, roles: [treasurer], public_key: %[5]q}
-`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"), workload)
+  - {tenant: acme, roles: [approver], public_key: %[7]q}
+`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"), workload, o.key("ada"))
 	file := filepath.Join(dir, "agent.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

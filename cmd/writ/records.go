@@ -42,31 +42,28 @@ without.`,
 type recordSource struct {
 	ledger, store, collector string
 
-	tls writv1.ClientTls
+	tls tlsFlags
 }
 
 func (s *recordSource) add(flags *pflag.FlagSet) {
 	flags.StringVarP(&s.ledger, "ledger", "l", "", "directory of an agent's ledger")
 	flags.StringVar(&s.store, "store", "", "directory of a collector's store")
 	flags.StringVar(&s.collector, "collector", "", "address of a collector, unix:/path or host:port")
-	flags.StringVar(&s.tls.ServerCaFile, "tls-ca", "", "file of the certificates that the collector's must chain to, PEM")
-	flags.StringVar(&s.tls.CertificateFile, "tls-cert", "", "file of the certificate to present, PEM")
-	flags.StringVar(&s.tls.KeyFile, "tls-key", "", "file of its private key, PEM")
+	s.tls.add(flags, "collector")
 }
 
 // open returns the reader and what gives it free.
 func (s *recordSource) open() (query.Reader, io.Closer, error) {
 	where := "give one of --collector ADDRESS, --store DIR, --ledger DIR"
-	tls := s.tls.GetServerCaFile() + s.tls.GetCertificateFile() + s.tls.GetKeyFile()
 	switch named := len(slices.DeleteFunc([]string{s.ledger, s.store, s.collector}, func(name string) bool { return name == "" })); {
 	case named == 0:
 		return nil, nil, hinted(errors.New("nothing says where the records are"), "%s", where)
 	case named > 1:
 		return nil, nil, hinted(errors.New("the records cannot be in two places"), "%s", where)
-	case s.collector == "" && tls != "":
+	case s.collector == "" && s.tls.config() != nil:
 		return nil, nil, errors.New("--tls-ca, --tls-cert and --tls-key go with --collector")
 	case s.collector != "":
-		return s.dial(tls != "")
+		return s.dial()
 	case s.store != "":
 		return query.FromStoreDir(s.store), io.NopCloser(nil), nil
 	default:
@@ -75,12 +72,8 @@ func (s *recordSource) open() (query.Reader, io.Closer, error) {
 	}
 }
 
-func (s *recordSource) dial(encrypted bool) (query.Reader, io.Closer, error) {
-	var tls *writv1.ClientTls
-	if encrypted {
-		tls = &s.tls
-	}
-	conn, err := dialCollector(s.collector, tls)
+func (s *recordSource) dial() (query.Reader, io.Closer, error) {
+	conn, err := dialCollector(s.collector, s.tls.config())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,6 +143,7 @@ var (
 		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
 		"workflow":    writv1.RecordKind_RECORD_KIND_WORKFLOW,
 		"approval":    writv1.RecordKind_RECORD_KIND_APPROVAL,
+		"review":      writv1.RecordKind_RECORD_KIND_REVIEW,
 		"alert":       writv1.RecordKind_RECORD_KIND_ALERT,
 	}
 )
@@ -164,18 +158,21 @@ func wordsOf[T any](m map[string]T) []string {
 }
 
 func (f *recordFilter) add(cmd *cobra.Command) {
-	flags := cmd.Flags()
+	f.addCommon(cmd.Flags())
+	cmd.Flags().StringSliceVar(&f.kinds, "kind", nil, "of these kinds: "+strings.Join(wordsOf(recordKinds), ", "))
+	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions(wordsOf(verdicts), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(wordsOf(recordKinds), cobra.ShellCompDirectiveNoFileComp))
+}
+
+// addCommon adds the flags that select records of any kind.
+func (f *recordFilter) addCommon(flags *pflag.FlagSet) {
 	flags.StringVar(&f.since, "since", "", "not before: a time (RFC 3339), or how long ago (\"90m\", \"7d\")")
 	flags.StringVar(&f.until, "until", "", "before: a time, or how long ago")
 	flags.StringVar(&f.tool, "tool", "", "of this tool")
 	flags.StringVar(&f.verdict, "verdict", "", "with this verdict: "+strings.Join(wordsOf(verdicts), ", "))
 	flags.StringVar(&f.tenant, "tenant", "", "of this tenant")
 	flags.StringVar(&f.principal, "principal", "", "of this workload or user")
-	flags.StringSliceVar(&f.kinds, "kind", nil, "of these kinds: "+strings.Join(wordsOf(recordKinds), ", "))
 	flags.StringVar(&f.origin, "origin", "", "of the ledger with this origin")
-	for flag, words := range map[string][]string{"verdict": wordsOf(verdicts), "kind": wordsOf(recordKinds)} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
-	}
 }
 
 // message is the filter, with times seen from now.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
@@ -157,6 +158,23 @@ func dial(what, address string, config *writv1.ClientTls) (*grpc.ClientConn, err
 		return nil, fmt.Errorf("connect to the %s: %w", what, err)
 	}
 	return conn, nil
+}
+
+// tlsFlags are the flags of a client's TLS.
+type tlsFlags struct{ authorities, certificate, key string }
+
+func (t *tlsFlags) add(flags *pflag.FlagSet, server string) {
+	flags.StringVar(&t.authorities, "tls-ca", "", "file of the certificates that the "+server+"'s must chain to, PEM")
+	flags.StringVar(&t.certificate, "tls-cert", "", "file of the certificate to present, PEM")
+	flags.StringVar(&t.key, "tls-key", "", "file of its private key, PEM")
+}
+
+// config is nil where no flag is given: then there is no TLS.
+func (t *tlsFlags) config() *writv1.ClientTls {
+	if *t == (tlsFlags{}) {
+		return nil
+	}
+	return &writv1.ClientTls{ServerCaFile: t.authorities, CertificateFile: t.certificate, KeyFile: t.key}
 }
 
 // clientTLS reads the certificate at each handshake, so that a renewed one is used;

@@ -62,8 +62,9 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Server serves writ.v1.ToolService, WorkflowService and ApprovalService. It is safe for use by several goroutines;
-// nothing in it changes after NewServer but what grpc and health guard.
+// Server serves writ.v1.ToolService, WorkflowService, ApprovalService and
+// ReviewService. It is safe for use by several goroutines; nothing in it changes after
+// NewServer but what grpc and health guard.
 type Server struct {
 	agent     *agent.Agent
 	identity  Identifier
@@ -83,7 +84,8 @@ func NewServer(o Options) (*Server, error) {
 		&writv1.ListToolsRequest{}, &writv1.AuthorizeRequest{}, &writv1.ExecuteRequest{}, &writv1.ExecuteStreamRequest{},
 		&writv1.BeginSessionRequest{}, &writv1.EndSessionRequest{}, &writv1.ObserveRequest{},
 		&writv1.BeginWorkflowRequest{}, &writv1.EndWorkflowRequest{}, &writv1.GetWorkflowReportRequest{},
-		&writv1.ListApprovalsRequest{}, &writv1.GetApprovalRequest{}, &writv1.WatchApprovalsRequest{}, &writv1.VoteRequest{}, &writv1.ApproverCredential{}))
+		&writv1.ListApprovalsRequest{}, &writv1.GetApprovalRequest{}, &writv1.WatchApprovalsRequest{}, &writv1.VoteRequest{}, &writv1.ApproverCredential{},
+		&writv1.LabelCallRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("compile the rules of requests: %w", err)
 	}
@@ -106,6 +108,7 @@ func NewServer(o Options) (*Server, error) {
 	s.grpc.RegisterService(&description, s)
 	s.grpc.RegisterService(&workflows, s)
 	s.grpc.RegisterService(&approvals, s)
+	s.grpc.RegisterService(&reviews, s)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.NotServing()
@@ -145,6 +148,7 @@ func (s *Server) report(status healthpb.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus(description.ServiceName, status)
 	s.health.SetServingStatus(workflows.ServiceName, status)
 	s.health.SetServingStatus(approvals.ServiceName, status)
+	s.health.SetServingStatus(reviews.ServiceName, status)
 }
 
 // Drain takes no more calls and waits for those in hand. When ctx is done first

@@ -69,6 +69,7 @@ var table = map[writv1.Reason]Wire{
 	writv1.Reason_REASON_APPROVAL_REQUIRED:              {GRPC: codes.FailedPrecondition, HTTP: 403, JSONRPC: -32006, Retry: RetryLater},
 	writv1.Reason_REASON_APPROVAL_UNKNOWN:               {GRPC: codes.NotFound, HTTP: 404, JSONRPC: -32004, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_NOT_APPROVER:          {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
+	writv1.Reason_REASON_REVIEW_NOT_REVIEWER:            {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_DECIDED:               {GRPC: codes.FailedPrecondition, HTTP: 409, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_DENIED:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_RISK_TOO_HIGH:                  {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},

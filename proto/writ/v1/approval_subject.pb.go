@@ -56,7 +56,9 @@ type ApprovalSubject struct {
 	// What is changed or may be, as the tool says.
 	Effect ToolEffect `protobuf:"varint,13,opt,name=effect,proto3,enum=writ.v1.ToolEffect" json:"effect,omitempty"`
 	// The run of a workflow that the call is in. Absent: none.
-	Run           *RunSummary `protobuf:"bytes,14,opt,name=run,proto3" json:"run,omitempty"`
+	Run *RunSummary `protobuf:"bytes,14,opt,name=run,proto3" json:"run,omitempty"`
+	// How risky the call was found. Only approvers are told.
+	Risk          *RiskAssessment `protobuf:"bytes,15,opt,name=risk,proto3" json:"risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +191,13 @@ func (x *ApprovalSubject) GetRun() *RunSummary {
 	return nil
 }
 
+func (x *ApprovalSubject) GetRisk() *RiskAssessment {
+	if x != nil {
+		return x.Risk
+	}
+	return nil
+}
+
 // HeldApproval is an approval as a snapshot keeps it.
 type HeldApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -257,7 +266,7 @@ var File_writ_v1_approval_subject_proto protoreflect.FileDescriptor
 
 const file_writ_v1_approval_subject_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewrit/v1/approval_subject.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x15writ/v1/session.proto\"\x9f\x05\n" +
+	"\x1ewrit/v1/approval_subject.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x12writ/v1/risk.proto\x1a\x15writ/v1/session.proto\"\xcc\x05\n" +
 	"\x0fApprovalSubject\x12)\n" +
 	"\vapproval_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x98\x01 R\n" +
 	"approvalId\x12\x1c\n" +
@@ -275,7 +284,8 @@ const file_writ_v1_approval_subject_proto_rawDesc = "" +
 	"\x06values\x18\v \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
 	"\x06checks\x18\f \x03(\v2\x0e.writ.v1.CheckB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06checks\x125\n" +
 	"\x06effect\x18\r \x01(\x0e2\x13.writ.v1.ToolEffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06effect\x12%\n" +
-	"\x03run\x18\x0e \x01(\v2\x13.writ.v1.RunSummaryR\x03run\"\x95\x01\n" +
+	"\x03run\x18\x0e \x01(\v2\x13.writ.v1.RunSummaryR\x03run\x12+\n" +
+	"\x04risk\x18\x0f \x01(\v2\x17.writ.v1.RiskAssessmentR\x04risk\"\x95\x01\n" +
 	"\fHeldApproval\x12:\n" +
 	"\asubject\x18\x01 \x01(\v2\x18.writ.v1.ApprovalSubjectB\x06\xbaH\x03\xc8\x01\x01R\asubject\x125\n" +
 	"\x05votes\x18\x02 \x03(\v2\x15.writ.v1.ApprovalVoteB\b\xbaH\x05\x92\x01\x02\x10\x10R\x05votes\x12\x12\n" +
@@ -304,23 +314,25 @@ var file_writ_v1_approval_subject_proto_goTypes = []any{
 	(*Check)(nil),                 // 6: writ.v1.Check
 	(ToolEffect)(0),               // 7: writ.v1.ToolEffect
 	(*RunSummary)(nil),            // 8: writ.v1.RunSummary
-	(*ApprovalVote)(nil),          // 9: writ.v1.ApprovalVote
+	(*RiskAssessment)(nil),        // 9: writ.v1.RiskAssessment
+	(*ApprovalVote)(nil),          // 10: writ.v1.ApprovalVote
 }
 var file_writ_v1_approval_subject_proto_depIdxs = []int32{
-	2, // 0: writ.v1.ApprovalSubject.principal:type_name -> writ.v1.Principal
-	3, // 1: writ.v1.ApprovalSubject.request:type_name -> writ.v1.ApprovalRequest
-	4, // 2: writ.v1.ApprovalSubject.time:type_name -> google.protobuf.Timestamp
-	5, // 3: writ.v1.ApprovalSubject.values:type_name -> writ.v1.ValueProvenance
-	6, // 4: writ.v1.ApprovalSubject.checks:type_name -> writ.v1.Check
-	7, // 5: writ.v1.ApprovalSubject.effect:type_name -> writ.v1.ToolEffect
-	8, // 6: writ.v1.ApprovalSubject.run:type_name -> writ.v1.RunSummary
-	0, // 7: writ.v1.HeldApproval.subject:type_name -> writ.v1.ApprovalSubject
-	9, // 8: writ.v1.HeldApproval.votes:type_name -> writ.v1.ApprovalVote
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	2,  // 0: writ.v1.ApprovalSubject.principal:type_name -> writ.v1.Principal
+	3,  // 1: writ.v1.ApprovalSubject.request:type_name -> writ.v1.ApprovalRequest
+	4,  // 2: writ.v1.ApprovalSubject.time:type_name -> google.protobuf.Timestamp
+	5,  // 3: writ.v1.ApprovalSubject.values:type_name -> writ.v1.ValueProvenance
+	6,  // 4: writ.v1.ApprovalSubject.checks:type_name -> writ.v1.Check
+	7,  // 5: writ.v1.ApprovalSubject.effect:type_name -> writ.v1.ToolEffect
+	8,  // 6: writ.v1.ApprovalSubject.run:type_name -> writ.v1.RunSummary
+	9,  // 7: writ.v1.ApprovalSubject.risk:type_name -> writ.v1.RiskAssessment
+	0,  // 8: writ.v1.HeldApproval.subject:type_name -> writ.v1.ApprovalSubject
+	10, // 9: writ.v1.HeldApproval.votes:type_name -> writ.v1.ApprovalVote
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_approval_subject_proto_init() }
@@ -333,6 +345,7 @@ func file_writ_v1_approval_subject_proto_init() {
 	file_writ_v1_options_proto_init()
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
+	file_writ_v1_risk_proto_init()
 	file_writ_v1_session_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

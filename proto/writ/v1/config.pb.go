@@ -48,7 +48,7 @@ type AgentConfig struct {
 	// How long the agent reports NOT_SERVING before it stops accepting calls.
 	// Default: 0 s.
 	DrainDelay *durationpb.Duration `protobuf:"bytes,9,opt,name=drain_delay,json=drainDelay,proto3" json:"drain_delay,omitempty"`
-	// Who may approve calls. Absent: nobody, and calls that need an approval wait until
+	// Who may approve calls, and label them. Absent: nobody, and calls that need an approval wait until
 	// they expire.
 	Approvers []*ApproverConfig `protobuf:"bytes,10,rep,name=approvers,proto3" json:"approvers,omitempty"`
 	// Where what waits for an approval is posted. Absent: nowhere.
@@ -178,7 +178,8 @@ type ApproverConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tenant whose calls. Empty: those of principals without a tenant.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Roles that approval rules ask for.
+	// Roles that approval rules ask for. With the role "reviewer" they may label calls
+	// that are put up for review.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	// The approver's Ed25519 public key in the vkey form of C2SP signed-note, as "writ
 	// approvals key" prints it. Its name is the user's id, as principals are named: who

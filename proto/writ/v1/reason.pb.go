@@ -293,6 +293,10 @@ const (
 	// The caller went away while the tool ran.
 	// Mended by: The caller.
 	Reason_REASON_EXECUTION_CANCELLED Reason = 158
+	// The caller is not a reviewer of the tenant's calls, or its signature is not of this
+	// label.
+	// Mended by: The operator: register the reviewer's key with the role "reviewer".
+	Reason_REASON_REVIEW_NOT_REVIEWER Reason = 160
 )
 
 // Enum value maps for Reason.
@@ -384,6 +388,7 @@ var (
 		156: "REASON_EXECUTION_UPSTREAM_STATUS",
 		157: "REASON_EXECUTION_PROGRAM_CHANGED",
 		158: "REASON_EXECUTION_CANCELLED",
+		160: "REASON_REVIEW_NOT_REVIEWER",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                    0,
@@ -472,6 +477,7 @@ var (
 		"REASON_EXECUTION_UPSTREAM_STATUS":      156,
 		"REASON_EXECUTION_PROGRAM_CHANGED":      157,
 		"REASON_EXECUTION_CANCELLED":            158,
+		"REASON_REVIEW_NOT_REVIEWER":            160,
 	}
 )
 
@@ -506,7 +512,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xb4\x15\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xd5\x15\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -594,7 +600,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"%REASON_EXECUTION_UPSTREAM_UNAVAILABLE\x10\x9b\x01\x12%\n" +
 	" REASON_EXECUTION_UPSTREAM_STATUS\x10\x9c\x01\x12%\n" +
 	" REASON_EXECUTION_PROGRAM_CHANGED\x10\x9d\x01\x12\x1f\n" +
-	"\x1aREASON_EXECUTION_CANCELLED\x10\x9e\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x1aREASON_EXECUTION_CANCELLED\x10\x9e\x01\x12\x1f\n" +
+	"\x1aREASON_REVIEW_NOT_REVIEWER\x10\xa0\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_reason_proto_rawDescOnce sync.Once

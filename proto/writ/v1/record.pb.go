@@ -51,6 +51,8 @@ const (
 	RecordKind_RECORD_KIND_WORKFLOW RecordKind = 10
 	// An approver voted; the body is an ApprovalVote.
 	RecordKind_RECORD_KIND_APPROVAL RecordKind = 9
+	// A reviewer labelled a call; the body is a ReviewLabel.
+	RecordKind_RECORD_KIND_REVIEW RecordKind = 11
 	// Somebody should look; the body is an AlertRecord.
 	RecordKind_RECORD_KIND_ALERT RecordKind = 12
 )
@@ -69,6 +71,7 @@ var (
 		8:  "RECORD_KIND_OBSERVATION",
 		10: "RECORD_KIND_WORKFLOW",
 		9:  "RECORD_KIND_APPROVAL",
+		11: "RECORD_KIND_REVIEW",
 		12: "RECORD_KIND_ALERT",
 	}
 	RecordKind_value = map[string]int32{
@@ -83,6 +86,7 @@ var (
 		"RECORD_KIND_OBSERVATION": 8,
 		"RECORD_KIND_WORKFLOW":    10,
 		"RECORD_KIND_APPROVAL":    9,
+		"RECORD_KIND_REVIEW":      11,
 		"RECORD_KIND_ALERT":       12,
 	}
 )
@@ -1303,7 +1307,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xbc\x02\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xd4\x02\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1317,7 +1321,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x17RECORD_KIND_OBSERVATION\x10\b\x12\x18\n" +
 	"\x14RECORD_KIND_WORKFLOW\x10\n" +
 	"\x12\x18\n" +
-	"\x14RECORD_KIND_APPROVAL\x10\t\x12\x15\n" +
+	"\x14RECORD_KIND_APPROVAL\x10\t\x12\x16\n" +
+	"\x12RECORD_KIND_REVIEW\x10\v\x12\x15\n" +
 	"\x11RECORD_KIND_ALERT\x10\f*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
