@@ -49,18 +49,24 @@ const (
 	protoFolder   = "protos"
 )
 
-// folders are the folders of a bundle, with the ending of the files in them.
-var folders = [...]struct{ name, ending string }{
-	{protoFolder, ".proto"},
-	{"grants", ".yaml"},
-	{"checks", ".yaml"},
-	{"risk", ".yaml"},
-	{"approvals", ".yaml"},
-	{"budgets", ".yaml"},
-	{"limits", ".yaml"},
-	{"contracts", ".yaml"},
-	{"scenarios", ".yaml"},
-	{"tests", ".yaml"},
+// linesEnding is that of files with a JSON value on each line.
+const linesEnding = ".ndjson"
+
+// folders are the folders of a bundle, with the endings of the files in them.
+var folders = [...]struct {
+	name    string
+	endings []string
+}{
+	{protoFolder, []string{".proto"}},
+	{"grants", []string{".yaml"}},
+	{"checks", []string{".yaml"}},
+	{"risk", []string{".yaml"}},
+	{"approvals", []string{".yaml"}},
+	{"budgets", []string{".yaml"}},
+	{"limits", []string{".yaml"}},
+	{"contracts", []string{".yaml"}},
+	{"scenarios", []string{".yaml", linesEnding}},
+	{"tests", []string{".yaml"}},
 }
 
 // contents are the files of a bundle by path, as they were read.
@@ -119,7 +125,7 @@ func readDir(dir string, limits Limits) (contents, []Problem, error) {
 	r := &reader{root: root, limits: limits.orDefaults(), files: contents{}}
 	r.top()
 	for _, folder := range folders {
-		r.folder(folder.name, folder.ending, 1)
+		r.folder(folder.name, folder.endings, 1)
 	}
 	return r.files, r.problems, nil
 }
@@ -145,7 +151,7 @@ func (r *reader) top() {
 }
 
 // folder reads a folder and those below it.
-func (r *reader) folder(name, ending string, depth int) {
+func (r *reader) folder(name string, endings []string, depth int) {
 	if depth > r.limits.Depth {
 		r.problem(name, "folders are nested deeper than %d", r.limits.Depth)
 		return
@@ -158,9 +164,9 @@ func (r *reader) folder(name, ending string, depth int) {
 		case err != nil:
 			r.problem(inner, "the file cannot be read: %v", cause(err))
 		case info.IsDir():
-			r.folder(inner, ending, depth+1)
-		case !strings.HasSuffix(entry.Name(), ending):
-			r.problem(inner, "files here end in %s; move this one elsewhere or rename it", ending)
+			r.folder(inner, endings, depth+1)
+		case !slices.Contains(endings, path.Ext(entry.Name())):
+			r.problem(inner, "files here end in %s; move this one elsewhere or rename it", strings.Join(endings, " or "))
 		default:
 			r.file(inner)
 		}

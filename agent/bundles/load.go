@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -163,6 +164,10 @@ func (l *loader) readParts() {
 	l.source.Contracts, l.contracts = readSets(l, "contracts", (*writv1.ContractSet).GetContracts)
 	l.readRisk()
 	for _, name := range l.files.names("scenarios") {
+		if path.Ext(name) == linesEnding {
+			l.readLines(name)
+			continue
+		}
 		set := &writv1.ScenarioSet{}
 		if d := l.read(name, set); len(d.problems) == 0 {
 			l.plays = append(l.plays, playOf(d, set))

@@ -44,19 +44,23 @@ func ReadYAML(name string, data []byte, message proto.Message) error {
 }
 
 func readYAML(name string, data []byte, message proto.Message) *document {
+	d := decodeYAML(name, data, message)
+	if len(d.problems) == 0 {
+		d.validate(message)
+	}
+	return d
+}
+
+// decodeYAML is readYAML without the message's rules.
+func decodeYAML(name string, data []byte, message proto.Message) *document {
 	d := &document{name: name}
 	if !d.parse(data) {
 		return d
 	}
 	(&shape{document: d}).message(d.root, message.ProtoReflect().Descriptor(), 0)
-	if len(d.problems) > 0 {
-		return d
+	if len(d.problems) == 0 {
+		d.unmarshal(data, message)
 	}
-	d.unmarshal(data, message)
-	if len(d.problems) > 0 {
-		return d
-	}
-	d.validate(message)
 	return d
 }
 

@@ -42,7 +42,8 @@ func newTest() *cobra.Command {
 		Short: "Run a bundle's own test cases and scenarios",
 		Long: `Test loads the bundle in the directory BUNDLE, decides every case in its tests
 folder, and plays every scenario in its scenarios folder: whole sessions, with what
-the user says, what the tools return and what humans approve. It exits with 1 when
+the user says, what the tools return and what humans approve, in YAML or as JSON
+lines (.ndjson). It exits with 1 when
 a call gets another decision than is wanted, or when the bundle does not load.`,
 		Args: cobra.ExactArgs(1),
 	}
