@@ -87,10 +87,10 @@ func TestABillTakesThePlaceOfTheWorstCase(t *testing.T) {
 	}{
 		"what was not taken is given back":       {answers(100), nil, map[string]string{tokens: "100", money: "1000"}, 100},
 		"an overrun is taken too":                {answers(450), nil, map[string]string{tokens: "450", money: "4500"}, 450},
-		"a lie below zero is taken for the most": {answers(-1), nil, map[string]string{tokens: "400", money: "4000"}, 0},
+		"a lie below zero is taken for the most": {answers(-1), nil, map[string]string{tokens: "400", money: "4000"}, 400},
 		"what nobody saw is taken for the most": {answers(1), func(*agent.Admission) agent.Outcome {
 			return agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_UNKNOWN}
-		}, map[string]string{tokens: "400", money: "4000"}, 0},
+		}, map[string]string{tokens: "400", money: "4000"}, 400},
 		"what did not start is given back": {answers(1), func(*agent.Admission) agent.Outcome {
 			return agent.Outcome{State: writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED}
 		}, map[string]string{}, 0},

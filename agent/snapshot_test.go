@@ -198,6 +198,7 @@ func outcomeDrawn(t *rapid.T) *writv1.OutcomeRecord {
 		return out
 	}
 	out.Result = []byte(`{"n":1}`)
+	out.Spent = []*writv1.Spending{{Dimension: writv1.Dimension(rapid.Int32Range(1, 5).Draw(t, "of")), Amount: rapid.Int64Range(1, 9).Draw(t, "spent")}}
 	switch rapid.IntRange(0, 2).Draw(t, "bill") {
 	case 1:
 		out.GivenBack = []*writv1.Reserve{reserveDrawn(t)}

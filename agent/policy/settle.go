@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,8 +34,9 @@ type Settled struct {
 	GivenBack []*writv1.Reserve
 	// Overrun is what was taken beyond the worst case.
 	Overrun []*writv1.Reserve
-	// Spent is what was taken of the dimensions that budgets on the tool count, where
-	// anything tells.
+	// Spent is what was taken of tokens and money, at worst where nothing tells how much
+	// it was, and of the other dimensions that budgets on the tool count, where anything
+	// tells.
 	Spent []*writv1.Spending
 }
 
@@ -42,7 +44,7 @@ type Settled struct {
 // or tells wrongly, is not known.
 func (b *Bundle) Spent(tool *tools.Tool, response protoreflect.Message) []*writv1.Spending {
 	entry := b.entries[tool.Name]
-	if entry == nil || entry.meter.response == nil || len(entry.budgets) == 0 {
+	if entry == nil || entry.meter.response == nil {
 		return nil
 	}
 	var t tally
@@ -64,20 +66,61 @@ func (b *Bundle) Settle(c *Call, reserved []*writv1.Reserve, f *writv1.Facts, bi
 		return Settled{GivenBack: reserved}
 	}
 	entry := b.find(c)
-	if entry == nil || len(entry.budgets) == 0 || entry.meter.plain(entry.budgets) ||
-		bill.State != writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED && bill.State != writv1.OutcomeState_OUTCOME_STATE_FAILED {
+	if entry == nil || !entry.meter.priced() && entry.meter.plain(entry.budgets) {
 		return Settled{}
 	}
 	var out Settled
 	read := b.read(c)
+	if bill.State == writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED || bill.State == writv1.OutcomeState_OUTCOME_STATE_FAILED {
+		out = read.settle(c, reserved, f, &bill)
+	}
+	for _, d := range prices {
+		if _, told := spentOf(out.Spent, d); told {
+			continue
+		}
+		if amount := read.took(d, &bill); amount > 0 {
+			out.Spent = append(out.Spent, &writv1.Spending{Dimension: d, Amount: amount})
+		}
+	}
+	return out
+}
+
+// prices are the dimensions of which it is always told what a call took.
+var prices = [...]writv1.Dimension{
+	writv1.Dimension_DIMENSION_INPUT_TOKENS, writv1.Dimension_DIMENSION_OUTPUT_TOKENS, writv1.Dimension_DIMENSION_MONEY,
+}
+
+// priced says whether anything may tell what a call takes of tokens or money.
+func (m *meter) priced() bool {
+	return m.response != nil || slices.ContainsFunc(prices[:], func(d writv1.Dimension) bool { return m.known[d] })
+}
+
+// took returns what a call took of tokens or money: its worst case where nothing tells.
+func (r *reading) took(d writv1.Dimension, bill *Bill) int64 {
+	if amount, known := r.actual(d, bill); known {
+		return amount
+	}
+	if !r.entry.meter.known[d] {
+		return 0
+	}
+	amount, unknown := r.amount(d)
+	if unknown != nil {
+		return 0
+	}
+	return amount
+}
+
+// settle holds a bill against what the budgets on the tool reserved.
+func (r *reading) settle(c *Call, reserved []*writv1.Reserve, f *writv1.Facts, bill *Bill) Settled {
+	var out Settled
 	var told [dimensionsEnd]bool
-	for _, budget := range entry.budgets {
-		d := budget.draw(c, read, f)
+	for _, budget := range r.entry.budgets {
+		d := budget.draw(c, r, f)
 		var taken *writv1.Reserve
 		if d.amount > 0 && len(reserved) > 0 {
 			taken, reserved = reserved[0], reserved[1:]
 		}
-		actual, known := read.actual(budget.dimension, &bill)
+		actual, known := r.actual(budget.dimension, bill)
 		if !known {
 			continue
 		}

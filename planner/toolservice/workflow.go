@@ -83,5 +83,6 @@ func share(cost *writv1.RunCost, successes uint64) *writv1.RunCost {
 		Calls: each(cost.GetCalls()), Writes: each(cost.GetWrites()),
 		Duration:     durationpb.New(time.Duration(each(uint64(cost.GetDuration().AsDuration())))),
 		RequestBytes: each(cost.GetRequestBytes()), ResponseBytes: each(cost.GetResponseBytes()),
+		InputTokens: each(cost.GetInputTokens()), OutputTokens: each(cost.GetOutputTokens()), MoneyNanoDollars: each(cost.GetMoneyNanoDollars()),
 	}
 }

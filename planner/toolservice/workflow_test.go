@@ -4,6 +4,7 @@ package toolservice_test
 
 import (
 	"maps"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -69,6 +70,32 @@ func TestAPlannerCarriesOutAWorkflow(t *testing.T) {
 	}
 	report, err := workflows.GetWorkflowReport(s.as("bob"), &writv1.GetWorkflowReportRequest{Workflow: "letter"})
 	if err != nil || report.GetTotals().GetBegun() != 2 || report.GetTotals().GetSucceeded() != 1 || report.GetCostPerSuccess().GetWrites() != 1 {
+		t.Errorf("the report: %v, %v", report, err)
+	}
+}
+
+func TestARunCostsWhatItsCallsCost(t *testing.T) {
+	t.Parallel()
+	files := letterFiles()
+	files["protos/mail.proto"] = strings.Replace(files["protos/mail.proto"], `name: "mail.send"`, `name: "mail.send" cost: {money_nano_dollars: 2500, input_tokens: 3}`, 1)
+	s := newStageOf(t, files, book, troupe{})
+	workflows := writv1.NewWorkflowServiceClient(s.conn)
+	for range 2 {
+		ctx := s.in("ann", s.begun("ann", "Write to Jane.").GetToken())
+		if _, err := workflows.BeginWorkflow(ctx, &writv1.BeginWorkflowRequest{Workflow: "letter", Inputs: &writv1.Json{Text: []byte(`{"name":"Jane"}`)}}); err != nil {
+			t.Fatal(err)
+		}
+		s.call(ctx, "book.find", `{"name":"Jane"}`)
+		if got := s.call(ctx, "mail.send", `{"to":"jane@example.com"}`); got != "" {
+			t.Fatalf("refused with %q", got)
+		}
+		end, err := workflows.EndWorkflow(ctx, &writv1.EndWorkflowRequest{})
+		if err != nil || end.GetCost().GetMoneyNanoDollars() != 2500 || end.GetCost().GetInputTokens() != 3 {
+			t.Errorf("the run cost %v: %v", end.GetCost(), err)
+		}
+	}
+	report, err := workflows.GetWorkflowReport(s.as("bob"), &writv1.GetWorkflowReportRequest{Workflow: "letter"})
+	if err != nil || report.GetTotals().GetCost().GetMoneyNanoDollars() != 5000 || report.GetCostPerSuccess().GetMoneyNanoDollars() != 2500 {
 		t.Errorf("the report: %v, %v", report, err)
 	}
 }

@@ -75,6 +75,7 @@ type call struct {
 // cost is what calls cost.
 type cost struct {
 	calls, writes, request, response uint64
+	inputTokens, outputTokens, money uint64
 	duration                         time.Duration
 }
 
@@ -83,12 +84,16 @@ func (c *cost) add(other cost) {
 	c.writes += other.writes
 	c.request += other.request
 	c.response += other.response
+	c.inputTokens += other.inputTokens
+	c.outputTokens += other.outputTokens
+	c.money += other.money
 	c.duration += other.duration
 }
 
 func (c cost) message() *writv1.RunCost {
 	return &writv1.RunCost{
 		Calls: c.calls, Writes: c.writes, Duration: durationpb.New(c.duration), RequestBytes: c.request, ResponseBytes: c.response,
+		InputTokens: c.inputTokens, OutputTokens: c.outputTokens, MoneyNanoDollars: c.money,
 	}
 }
 
@@ -96,6 +101,7 @@ func costOf(m *writv1.RunCost) cost {
 	return cost{
 		calls: m.GetCalls(), writes: m.GetWrites(), duration: m.GetDuration().AsDuration(),
 		request: m.GetRequestBytes(), response: m.GetResponseBytes(),
+		inputTokens: m.GetInputTokens(), outputTokens: m.GetOutputTokens(), money: m.GetMoneyNanoDollars(),
 	}
 }
 
@@ -232,6 +238,25 @@ func oneCall(effect writv1.ToolEffect) cost {
 	return c
 }
 
+// costOfOutcome returns what a call cost beside being one.
+func costOfOutcome(outcome *writv1.OutcomeRecord) cost {
+	c := cost{
+		duration: outcome.GetDuration().AsDuration(), request: outcome.GetRequestBytes(), response: outcome.GetResponseBytes(),
+	}
+	for _, spent := range outcome.GetSpent() {
+		amount := uint64(max(0, spent.GetAmount()))
+		switch spent.GetDimension() {
+		case writv1.Dimension_DIMENSION_INPUT_TOKENS:
+			c.inputTokens += amount
+		case writv1.Dimension_DIMENSION_OUTPUT_TOKENS:
+			c.outputTokens += amount
+		case writv1.Dimension_DIMENSION_MONEY:
+			c.money += amount
+		}
+	}
+	return c
+}
+
 func (m *Machine) spend(held *run, c cost) {
 	held.cost.add(c)
 	m.of(held.workflow).cost.add(c)
@@ -248,9 +273,7 @@ func (m *Machine) Ended(decision [16]byte, outcome *writv1.OutcomeRecord) {
 	}
 	delete(m.open, decision)
 	held := m.runs[made.session]
-	m.spend(held, cost{
-		duration: outcome.GetDuration().AsDuration(), request: outcome.GetRequestBytes(), response: outcome.GetResponseBytes(),
-	})
+	m.spend(held, costOfOutcome(outcome))
 	state := outcome.GetState()
 	if state == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED ||
 		state == writv1.OutcomeState_OUTCOME_STATE_FAILED && made.effect == writv1.ToolEffect_TOOL_EFFECT_READ {

@@ -828,8 +828,14 @@ type RunCost struct {
 	RequestBytes uint64 `protobuf:"varint,4,opt,name=request_bytes,json=requestBytes,proto3" json:"request_bytes,omitempty"`
 	// Bytes that came back.
 	ResponseBytes uint64 `protobuf:"varint,5,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Tokens that went to models.
+	InputTokens uint64 `protobuf:"varint,6,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
+	// Tokens that came back.
+	OutputTokens uint64 `protobuf:"varint,7,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
+	// Money, in billionths of a dollar.
+	MoneyNanoDollars uint64 `protobuf:"varint,8,opt,name=money_nano_dollars,json=moneyNanoDollars,proto3" json:"money_nano_dollars,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RunCost) Reset() {
@@ -893,6 +899,27 @@ func (x *RunCost) GetRequestBytes() uint64 {
 func (x *RunCost) GetResponseBytes() uint64 {
 	if x != nil {
 		return x.ResponseBytes
+	}
+	return 0
+}
+
+func (x *RunCost) GetInputTokens() uint64 {
+	if x != nil {
+		return x.InputTokens
+	}
+	return 0
+}
+
+func (x *RunCost) GetOutputTokens() uint64 {
+	if x != nil {
+		return x.OutputTokens
+	}
+	return 0
+}
+
+func (x *RunCost) GetMoneyNanoDollars() uint64 {
+	if x != nil {
+		return x.MoneyNanoDollars
 	}
 	return 0
 }
@@ -1073,13 +1100,16 @@ const file_writ_v1_contract_proto_rawDesc = "" +
 	"\x05facts\x18\f \x01(\v2\x0e.writ.v1.FactsR\x05facts\x129\n" +
 	"\x06result\x18\r \x01(\x0e2\x17.writ.v1.WorkflowResultB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06result\x121\n" +
 	"\x06checks\x18\x0e \x03(\v2\x0e.writ.v1.CheckB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06checks\x12$\n" +
-	"\x04cost\x18\x0f \x01(\v2\x10.writ.v1.RunCostR\x04cost\"\xba\x01\n" +
+	"\x04cost\x18\x0f \x01(\v2\x10.writ.v1.RunCostR\x04cost\"\xb0\x02\n" +
 	"\aRunCost\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x16\n" +
 	"\x06writes\x18\x02 \x01(\x04R\x06writes\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12#\n" +
 	"\rrequest_bytes\x18\x04 \x01(\x04R\frequestBytes\x12%\n" +
-	"\x0eresponse_bytes\x18\x05 \x01(\x04R\rresponseBytes\"\xee\x01\n" +
+	"\x0eresponse_bytes\x18\x05 \x01(\x04R\rresponseBytes\x12!\n" +
+	"\finput_tokens\x18\x06 \x01(\x04R\vinputTokens\x12#\n" +
+	"\routput_tokens\x18\a \x01(\x04R\foutputTokens\x12,\n" +
+	"\x12money_nano_dollars\x18\b \x01(\x04R\x10moneyNanoDollars\"\xee\x01\n" +
 	"\x0eWorkflowTotals\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12$\n" +
 	"\bcontract\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcontract\x12\x14\n" +

@@ -781,7 +781,9 @@ type OutcomeRecord struct {
 	// What the call took beyond its worst case, which the decision reserved: taken from
 	// the window that was open when it became known.
 	Overrun []*Reserve `protobuf:"bytes,13,rep,name=overrun,proto3" json:"overrun,omitempty"`
-	// What the call took, where something told it and a budget counts it.
+	// What the call took: of tokens and money as far as the tool's options or its response
+	// tell, of other dimensions where a budget counts them and something told it. Where only
+	// the worst case is known it is that.
 	Spent         []*Spending `protobuf:"bytes,14,rep,name=spent,proto3" json:"spent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
