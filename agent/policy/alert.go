@@ -37,7 +37,7 @@ func (b *Bundle) Alerts(c *Call, made *Result, f *writv1.Facts) []Alert {
 	}
 	allowed := made.Decision.GetVerdict() == writv1.Verdict_VERDICT_ALLOW
 	var alerts []Alert
-	for _, budget := range entry.budgets {
+	for _, budget := range entry.bearing(f.GetSession()) {
 		if len(budget.alerts) == 0 || !allowed && !denied[budget.name] {
 			continue
 		}

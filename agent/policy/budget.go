@@ -25,7 +25,9 @@ type budget struct {
 	soft      bool
 	// alerts are the thresholds in percent, in ascending order.
 	alerts []uint32
-	enough *writv1.Check
+	// contract is the one in whose runs it counts; empty is everywhere.
+	contract string
+	enough   *writv1.Check
 }
 
 func newBudget(b *writv1.Budget) *budget {
@@ -39,6 +41,21 @@ func newBudget(b *writv1.Budget) *budget {
 		alerts:    slices.Sorted(slices.Values(b.GetAlertPercents())),
 		enough:    passing("budget", b.GetName()),
 	}
+}
+
+// bearing returns the budgets that bear on a call in a session: those of contracts count
+// in runs of theirs.
+func (t *entry) bearing(session *writv1.SessionSummary) []*budget {
+	if !t.contracted {
+		return t.budgets
+	}
+	var on []*budget
+	for _, b := range t.budgets {
+		if b.contract == "" || b.contract == session.GetRun().GetContract() {
+			on = append(on, b)
+		}
+	}
+	return on
 }
 
 // ofSession says whether the budget's key is a part of the session's summary.
@@ -81,8 +98,9 @@ func (b *Bundle) Balances(c *Call, session *writv1.SessionSummary) []budgets.Key
 	if entry == nil || len(entry.budgets) == 0 {
 		return nil
 	}
-	keys := make([]budgets.Key, len(entry.budgets))
-	for i, budget := range entry.budgets {
+	on := entry.bearing(session)
+	keys := make([]budgets.Key, len(on))
+	for i, budget := range on {
 		keys[i] = budget.key(c.Principal, entry.tool.Name, session)
 		if budget.window.Rolling() > 0 && c.reading != nil {
 			amount, _ := c.reading.amount(budget.dimension)
@@ -159,7 +177,7 @@ func (b *budget) reserve(d *draw, now time.Time) *writv1.Reserve {
 // are held first.
 func (e *evaluation) budgets() {
 	e.limits()
-	for _, b := range e.entry.budgets {
+	for _, b := range e.entry.bearing(e.facts.GetSession()) {
 		d := b.draw(e.call, e.reading, e.facts)
 		if !b.room(&d) {
 			e.deny(b.refusal(&d))
@@ -220,7 +238,7 @@ func (b *Bundle) Stands(c *Call, made *Result, f *writv1.Facts) bool {
 	}
 	read := b.read(c)
 	effects := made.Decision.GetEffects()
-	for _, budget := range entry.budgets {
+	for _, budget := range entry.bearing(f.GetSession()) {
 		d := budget.draw(c, read, f)
 		if !budget.room(&d) {
 			return false

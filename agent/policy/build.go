@@ -272,24 +272,71 @@ func (b *builder) rules() {
 	}
 }
 
-// budgets binds the budgets to their tools, in the order of their names. A tool of
-// which it is not known how much it takes is refused, and never counted as nothing.
-func (b *builder) budgets() {
-	for _, i := range inOrder(b.source.Budgets) {
-		source := b.source.Budgets[i]
-		budget := newBudget(source)
-		b.bundle.budgets[budget.name] = budget
-		for _, entry := range b.selected(source.GetTools()) {
-			if !entry.meter.known[budget.dimension] {
-				b.issue(PartBudget, i, "nothing says how much %s takes of %s; give its rpc a cost, or a field of its request a budget",
-					entry.tool.Name, budget.dimension)
-			}
-			entry.budgets = append(entry.budgets, budget)
-			entry.alerting = entry.alerting || len(budget.alerts) > 0
-			if len(entry.budgets) == mostBudgets+1 {
-				b.issue(PartBudget, i, "more than %d budgets bear on %s", mostBudgets, entry.tool.Name)
-			}
+// budgetSource is a budget with where it stands: in a folder of its own, or in a contract.
+type budgetSource struct {
+	*writv1.Budget
+	contract *writv1.Contract
+	part     Part
+	index    int
+	path     string
+}
+
+func (b *builder) budgetSources() []budgetSource {
+	var all []budgetSource
+	for i, budget := range b.source.Budgets {
+		all = append(all, budgetSource{Budget: budget, part: PartBudget, index: i})
+	}
+	for i, contract := range b.source.Contracts {
+		for j, budget := range contract.GetBudgets() {
+			all = append(all, budgetSource{Budget: budget, contract: contract, part: PartContract, index: i, path: fmt.Sprintf("budgets.%d", j)})
 		}
+	}
+	return all
+}
+
+// budgets binds the budgets to their tools, in the order of their names.
+func (b *builder) budgets() {
+	all := b.budgetSources()
+	for _, i := range inOrder(all) {
+		source := all[i]
+		wrong := func(format string, args ...any) {
+			b.issues = append(b.issues, Issue{Part: source.part, Index: source.index, Path: source.path, Message: fmt.Sprintf(format, args...)})
+		}
+		budget := newBudget(source.Budget)
+		budget.contract = source.contract.GetName()
+		if b.bundle.budgets[budget.name] != nil && source.contract != nil {
+			wrong("the name %s is taken by another budget", budget.name)
+		}
+		b.bundle.budgets[budget.name] = budget
+		bound := 0
+		for _, entry := range b.selected(source.GetTools()) {
+			if source.contract != nil && !permits(source.contract, entry.tool.Name) {
+				continue
+			}
+			bound++
+			b.bindBudget(budget, entry, wrong)
+		}
+		if bound == 0 && source.contract != nil {
+			wrong("none of the contract's tools is one of the budget's")
+		}
+	}
+}
+
+func permits(contract *writv1.Contract, tool string) bool {
+	return slices.ContainsFunc(contract.GetTools(), func(t *writv1.ContractTool) bool { return t.GetTool() == tool })
+}
+
+// bindBudget lets a budget bear on a tool. A tool of which it is not known how much it
+// takes is refused, and never counted as nothing.
+func (b *builder) bindBudget(budget *budget, entry *entry, wrong func(format string, args ...any)) {
+	if !entry.meter.known[budget.dimension] {
+		wrong("nothing says how much %s takes of %s; give its rpc a cost, or a field of its request a budget", entry.tool.Name, budget.dimension)
+	}
+	entry.budgets = append(entry.budgets, budget)
+	entry.alerting = entry.alerting || len(budget.alerts) > 0
+	entry.contracted = entry.contracted || budget.contract != ""
+	if len(entry.budgets) == mostBudgets+1 {
+		wrong("more than %d budgets bear on %s", mostBudgets, entry.tool.Name)
 	}
 }
 

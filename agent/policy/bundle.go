@@ -86,6 +86,8 @@ type entry struct {
 	approvals []approvalRule
 	risk      risk
 	meter     *meter
+	// contracted says that any of the budgets is a contract's.
+	contracted bool
 	// alerting says that any of the budgets gives alerts.
 	alerting    bool
 	obligations []*writv1.Obligation

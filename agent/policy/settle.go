@@ -114,7 +114,7 @@ func (r *reading) took(d writv1.Dimension, bill *Bill) int64 {
 func (r *reading) settle(c *Call, reserved []*writv1.Reserve, f *writv1.Facts, bill *Bill) Settled {
 	var out Settled
 	var told [dimensionsEnd]bool
-	for _, budget := range r.entry.budgets {
+	for _, budget := range r.entry.bearing(f.GetSession()) {
 		d := budget.draw(c, r, f)
 		var taken *writv1.Reserve
 		if d.amount > 0 && len(reserved) > 0 {

@@ -215,6 +215,9 @@ type Contract struct {
 	Success string `protobuf:"bytes,11,opt,name=success,proto3" json:"success,omitempty"`
 	// What must not come of it.
 	Unacceptable []*ContractOutcome `protobuf:"bytes,12,rep,name=unacceptable,proto3" json:"unacceptable,omitempty"`
+	// Budgets of the calls in its runs, whoever makes them: their balances are counted
+	// apart from those of the folder budgets. Names are unique among all budgets.
+	Budgets []*Budget `protobuf:"bytes,13,rep,name=budgets,proto3" json:"budgets,omitempty"`
 	// How much harm a wrong call in a run of it can do. A call's risk is this or its
 	// tool's, whichever is higher.
 	Risk          Risk `protobuf:"varint,20,opt,name=risk,proto3,enum=writ.v1.Risk" json:"risk,omitempty"`
@@ -332,6 +335,13 @@ func (x *Contract) GetSuccess() string {
 func (x *Contract) GetUnacceptable() []*ContractOutcome {
 	if x != nil {
 		return x.Unacceptable
+	}
+	return nil
+}
+
+func (x *Contract) GetBudgets() []*Budget {
+	if x != nil {
+		return x.Budgets
 	}
 	return nil
 }
@@ -1029,9 +1039,9 @@ var File_writ_v1_contract_proto protoreflect.FileDescriptor
 
 const file_writ_v1_contract_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/contract.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x13writ/v1/grant.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\"K\n" +
+	"\x16writ/v1/contract.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/bundle.proto\x1a\x16writ/v1/decision.proto\x1a\x13writ/v1/grant.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\"K\n" +
 	"\vContractSet\x12<\n" +
-	"\tcontracts\x18\x01 \x03(\v2\x11.writ.v1.ContractB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\tcontracts\"\x87\x05\n" +
+	"\tcontracts\x18\x01 \x03(\v2\x11.writ.v1.ContractB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\tcontracts\"\xbc\x05\n" +
 	"\bContract\x12/\n" +
 	"\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x012\x11^[a-z][a-z0-9_]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12\"\n" +
@@ -1048,7 +1058,8 @@ const file_writ_v1_contract_proto_rawDesc = "" +
 	"\"\x04\b\x80\xa3\x052\x02\b\x01R\bdeadline\x12$\n" +
 	"\asuccess\x18\v \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80@R\asuccess\x12F\n" +
-	"\funacceptable\x18\f \x03(\v2\x18.writ.v1.ContractOutcomeB\b\xbaH\x05\x92\x01\x02\x10@R\funacceptable\x12+\n" +
+	"\funacceptable\x18\f \x03(\v2\x18.writ.v1.ContractOutcomeB\b\xbaH\x05\x92\x01\x02\x10@R\funacceptable\x123\n" +
+	"\abudgets\x18\r \x03(\v2\x0f.writ.v1.BudgetB\b\xbaH\x05\x92\x01\x02\x10@R\abudgets\x12+\n" +
 	"\x04risk\x18\x14 \x01(\x0e2\r.writ.v1.RiskB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04risk\"}\n" +
 	"\x0eContractIntent\x12/\n" +
 	"\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x012\x11^[a-z][a-z0-9_]*$R\x04name\x12:\n" +
@@ -1155,13 +1166,14 @@ var file_writ_v1_contract_proto_goTypes = []any{
 	(*RunCost)(nil),               // 9: writ.v1.RunCost
 	(*WorkflowTotals)(nil),        // 10: writ.v1.WorkflowTotals
 	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(Risk)(0),                     // 12: writ.v1.Risk
-	(*PrincipalSelector)(nil),     // 13: writ.v1.PrincipalSelector
-	(OnFailure)(0),                // 14: writ.v1.OnFailure
-	(*Principal)(nil),             // 15: writ.v1.Principal
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Facts)(nil),                 // 17: writ.v1.Facts
-	(*Check)(nil),                 // 18: writ.v1.Check
+	(*Budget)(nil),                // 12: writ.v1.Budget
+	(Risk)(0),                     // 13: writ.v1.Risk
+	(*PrincipalSelector)(nil),     // 14: writ.v1.PrincipalSelector
+	(OnFailure)(0),                // 15: writ.v1.OnFailure
+	(*Principal)(nil),             // 16: writ.v1.Principal
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*Facts)(nil),                 // 18: writ.v1.Facts
+	(*Check)(nil),                 // 19: writ.v1.Check
 }
 var file_writ_v1_contract_proto_depIdxs = []int32{
 	3,  // 0: writ.v1.ContractSet.contracts:type_name -> writ.v1.Contract
@@ -1170,25 +1182,26 @@ var file_writ_v1_contract_proto_depIdxs = []int32{
 	6,  // 3: writ.v1.Contract.sources:type_name -> writ.v1.ContractSource
 	11, // 4: writ.v1.Contract.deadline:type_name -> google.protobuf.Duration
 	7,  // 5: writ.v1.Contract.unacceptable:type_name -> writ.v1.ContractOutcome
-	12, // 6: writ.v1.Contract.risk:type_name -> writ.v1.Risk
-	13, // 7: writ.v1.ContractIntent.principals:type_name -> writ.v1.PrincipalSelector
-	14, // 8: writ.v1.ContractTool.on_failure:type_name -> writ.v1.OnFailure
-	13, // 9: writ.v1.ContractSource.principals:type_name -> writ.v1.PrincipalSelector
-	0,  // 10: writ.v1.WorkflowRecord.event:type_name -> writ.v1.WorkflowEvent
-	15, // 11: writ.v1.WorkflowRecord.principal:type_name -> writ.v1.Principal
-	16, // 12: writ.v1.WorkflowRecord.time:type_name -> google.protobuf.Timestamp
-	16, // 13: writ.v1.WorkflowRecord.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 14: writ.v1.WorkflowRecord.facts:type_name -> writ.v1.Facts
-	1,  // 15: writ.v1.WorkflowRecord.result:type_name -> writ.v1.WorkflowResult
-	18, // 16: writ.v1.WorkflowRecord.checks:type_name -> writ.v1.Check
-	9,  // 17: writ.v1.WorkflowRecord.cost:type_name -> writ.v1.RunCost
-	11, // 18: writ.v1.RunCost.duration:type_name -> google.protobuf.Duration
-	9,  // 19: writ.v1.WorkflowTotals.cost:type_name -> writ.v1.RunCost
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 6: writ.v1.Contract.budgets:type_name -> writ.v1.Budget
+	13, // 7: writ.v1.Contract.risk:type_name -> writ.v1.Risk
+	14, // 8: writ.v1.ContractIntent.principals:type_name -> writ.v1.PrincipalSelector
+	15, // 9: writ.v1.ContractTool.on_failure:type_name -> writ.v1.OnFailure
+	14, // 10: writ.v1.ContractSource.principals:type_name -> writ.v1.PrincipalSelector
+	0,  // 11: writ.v1.WorkflowRecord.event:type_name -> writ.v1.WorkflowEvent
+	16, // 12: writ.v1.WorkflowRecord.principal:type_name -> writ.v1.Principal
+	17, // 13: writ.v1.WorkflowRecord.time:type_name -> google.protobuf.Timestamp
+	17, // 14: writ.v1.WorkflowRecord.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 15: writ.v1.WorkflowRecord.facts:type_name -> writ.v1.Facts
+	1,  // 16: writ.v1.WorkflowRecord.result:type_name -> writ.v1.WorkflowResult
+	19, // 17: writ.v1.WorkflowRecord.checks:type_name -> writ.v1.Check
+	9,  // 18: writ.v1.WorkflowRecord.cost:type_name -> writ.v1.RunCost
+	11, // 19: writ.v1.RunCost.duration:type_name -> google.protobuf.Duration
+	9,  // 20: writ.v1.WorkflowTotals.cost:type_name -> writ.v1.RunCost
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_contract_proto_init() }
@@ -1196,6 +1209,7 @@ func file_writ_v1_contract_proto_init() {
 	if File_writ_v1_contract_proto != nil {
 		return
 	}
+	file_writ_v1_bundle_proto_init()
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_grant_proto_init()
 	file_writ_v1_options_proto_init()
