@@ -28,9 +28,14 @@ func (c caller) RoundTrip(request *http.Request) (*http.Response, error) {
 // connect connects the official client, in one of the two generations.
 func connect(t *testing.T, stack *envoytest.Stack, revision string) *mcp.ClientSession {
 	t.Helper()
+	return connectWith(t, stack, revision, nil)
+}
+
+func connectWith(t *testing.T, stack *envoytest.Stack, revision string, options *mcp.ClientOptions) *mcp.ClientSession {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
-	client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+	client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, options)
 	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint: "http://" + stack.Address + "/mcp", HTTPClient: &http.Client{Transport: caller{stack}}, MaxRetries: -1,
 	}, &mcp.ClientSessionOptions{ProtocolVersion: revision})
@@ -60,6 +65,9 @@ func TestTheOfficialMCPClientWorksInBothGenerations(t *testing.T) {
 	each(t, func(t *testing.T, stack *envoytest.Stack, enforcement writv1.Enforcement) {
 		for i, revision := range []string{"2025-11-25", "2026-07-28"} {
 			session := connect(t, stack, revision)
+			if got := session.InitializeResult().ProtocolVersion; got != revision {
+				t.Errorf("the client speaks %s, not %s", got, revision)
+			}
 			listed, err := session.ListTools(t.Context(), nil)
 			want := 1 // The other tool is not in the bundle.
 			if enforcement == authz {
@@ -86,6 +94,48 @@ func TestTheOfficialMCPClientWorksInBothGenerations(t *testing.T) {
 			if got := len(stack.Decisions(3 * (i + 1))); got != 3*(i+1) {
 				t.Errorf("%s: %d decisions", revision, got)
 			}
+		}
+	})
+}
+
+func TestAnMCPCallThatWaitsIsMadeOnceAHumanHasApproved(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, stack *envoytest.Stack, enforcement writv1.Enforcement) {
+		goesOn, asked := "accept", 0
+		session := connectWith(t, stack, "2026-07-28", &mcp.ClientOptions{
+			ElicitationHandler: func(_ context.Context, request *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
+				// The first time its user goes on too soon, then bob has approved.
+				if asked++; asked == 2 && stack.Approve() != 1 {
+					t.Error("nothing waits for an approval")
+				}
+				if !strings.Contains(request.Params.Message, "approval ") {
+					t.Errorf("the user is told %q", request.Params.Message)
+				}
+				return &mcp.ElicitResult{Action: goesOn, Content: map[string]any{}}, nil
+			},
+		})
+		// The client writes into the params of a call.
+		sealed := func() *mcp.CallToolParams {
+			return &mcp.CallToolParams{Name: "read_file", Arguments: map[string]any{"path": "/sealed/a"}}
+		}
+		result, err := session.CallTool(t.Context(), sealed())
+		if err != nil || result.IsError || asked != 2 {
+			t.Fatalf("asked %d times: %+v, %v\nEnvoy: %s", asked, result, err, stack.Proxy.Log())
+		}
+		for _, seen := range stack.Files.Seen() {
+			if enforcement != authz && strings.Contains(seen.Body, "dev.writ/approval") {
+				t.Errorf("the server got %s", seen.Body)
+			}
+		}
+		goesOn = "decline"
+		result, err = session.CallTool(t.Context(), sealed())
+		if err != nil || !result.IsError || !strings.Contains(textOf(result), "APPROVAL_DENIED") || asked != 3 {
+			t.Errorf("who declines: asked %d times: %+v, %v", asked, result, err)
+		}
+		// A client that shows no forms is told in a result.
+		result, err = connect(t, stack, "2026-07-28").CallTool(t.Context(), sealed())
+		if err != nil || !result.IsError || !strings.Contains(textOf(result), "needs approval") {
+			t.Errorf("without forms: %+v, %v", result, err)
 		}
 	})
 }

@@ -26,6 +26,10 @@ const (
 	maxKeyBytes = 256
 )
 
+// HeaderSession is the header with the token of the caller's session. Envoy's generated
+// configuration takes it off what is sent on.
+const HeaderSession = "x-writ-session"
+
 // overrides are headers by which some servers take another method or path than
 // the request line's.
 var overrides = []string{

@@ -32,6 +32,7 @@ const (
 	metaRevision = "io.modelcontextprotocol/protocolVersion"
 	metaEnvelope = "dev.writ/envelope"
 	metaKey      = "dev.writ/idempotency-key"
+	metaSession  = "dev.writ/session"
 
 	// statelessRevision is the first revision without sessions.
 	statelessRevision = "2026-07-28"
@@ -210,9 +211,34 @@ func readToolCall(route *Route, request *Request, message *rpcMessage, call *Cal
 	}
 	speaker.tool = message.name
 	call.Arguments = tools.Arguments{JSON: message.arguments}
+	if message.declined {
+		return declined()
+	}
 	key, refusal := keyOf(request, message)
 	call.IdempotencyKey = key
-	return refusal
+	if refusal != nil {
+		return refusal
+	}
+	return readSession(route, request, message, call)
+}
+
+// readSession reads the token of the caller's session, which agrees with the header.
+// Where the body reaches the server as it is, the token may stand in the header alone.
+func readSession(route *Route, request *Request, message *rpcMessage, call *Call) *reasons.Error {
+	if message.session == nil {
+		return nil
+	}
+	header, present, refusal := request.one(HeaderSession)
+	switch {
+	case refusal != nil:
+		return refusal
+	case present && header != *message.session:
+		return reasons.New(writv1.Reason_REASON_DECODE_HEADER_MISMATCH, HeaderSession, "the header disagrees with the session in the body")
+	case route.upstream.GetEnforcement() == writv1.Enforcement_ENFORCEMENT_EXT_AUTHZ:
+		return reasons.New(writv1.Reason_REASON_DECODE_PROTOCOL, "params._meta", "the body reaches the server here; name the session in the header "+HeaderSession)
+	}
+	call.SessionToken = *message.session
+	return nil
 }
 
 // toolOf returns the bundle's name of the tool that the upstream lists as name.

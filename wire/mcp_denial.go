@@ -38,6 +38,8 @@ func (s *mcpSpeaker) deny(denial *Denial) *Response {
 		return challenge(jsonResponse(wire.HTTP, s.errorBody(denial, jsontext.Value("null"))))
 	case s.message.id == nil:
 		return challenge(jsonResponse(wire.HTTP, nil))
+	case s.message.method == methodCall && s.pends(denial):
+		return jsonResponse(http.StatusOK, s.pendingBody(denial))
 	case s.message.method == methodCall && isPolicy(reason):
 		return jsonResponse(http.StatusOK, s.resultBody(denial))
 	}
@@ -115,15 +117,15 @@ func (s *mcpSpeaker) rewrite(canonical []byte, _ protoreflect.Message) (*Sent, e
 	return sent, nil
 }
 
-// metaSent returns _meta without the envelope: the planner's claims are for the
-// agent, and no business of the server's.
+// metaSent returns _meta without the envelope and the session's token: the planner's
+// claims are for the agent, and no business of the server's.
 func (s *mcpSpeaker) metaSent() (jsontext.Value, error) {
 	if s.message.meta == nil {
 		return nil, nil
 	}
 	meta := jsontext.Value{'{'}
 	err := eachMember(s.message.meta, func(name []byte, value jsontext.Value) {
-		if string(name) == metaEnvelope {
+		if string(name) == metaEnvelope || string(name) == metaSession {
 			return
 		}
 		if len(meta) > 1 {

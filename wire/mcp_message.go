@@ -29,8 +29,12 @@ type rpcMessage struct {
 	envelope jsontext.Value
 	// name is params.name, revision the revision that _meta names.
 	name, revision string
-	// key is the idempotency key in _meta; nil is none.
-	key *string
+	// key is the idempotency key in _meta, session the session's token; nil is none.
+	key, session *string
+	// elicits says that the client can put a form before its user.
+	elicits bool
+	// declined says that the user who was told of a pending approval does not go on.
+	declined bool
 }
 
 // readRPC reads body, whose syntax was checked. What it could read before it
@@ -108,6 +112,10 @@ func readParams(params jsontext.Value, message *rpcMessage) (refusal *reasons.Er
 			message.name, refusal = stringOf(value), first(refusal, needString("params.name", value))
 		case call && string(name) == "arguments":
 			message.arguments = value
+		case call && string(name) == "requestState":
+			refusal = first(refusal, checkState(value))
+		case call && string(name) == "inputResponses":
+			refusal = first(refusal, readResponses(value, message))
 		case call:
 			refusal = first(refusal, brokenRPC("params", "a call has a member that passes unread nowhere"))
 		}
@@ -141,6 +149,11 @@ func readMeta(message *rpcMessage) (refusal *reasons.Error) {
 		case metaKey:
 			key := stringOf(value)
 			message.key, refusal = &key, first(refusal, needString("params._meta", value))
+		case metaSession:
+			session := stringOf(value)
+			message.session, refusal = &session, first(refusal, needString("params._meta", value))
+		case metaCapabilities:
+			message.elicits = elicits(value)
 		}
 	})
 	return first(refusal, wrapRPC(err))

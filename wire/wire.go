@@ -79,6 +79,9 @@ type Call struct {
 	Arguments tools.Arguments
 	// IdempotencyKey is the caller's; empty is none. It is sent on with the request.
 	IdempotencyKey string
+	// SessionToken is the token of the caller's session where the body has it; empty is
+	// none. The header [HeaderSession] is the other place.
+	SessionToken string
 	// Lists says that the response lists the upstream's tools: [Call.List] leaves
 	// out what the caller may not call. Housekeeping only.
 	Lists bool

@@ -229,22 +229,22 @@ func requestOf(arrival *Arrival, generation *Generation, call *wire.Call, princi
 		Input:          arrival.Request.Body,
 		IdempotencyKey: call.IdempotencyKey,
 		KeyPlace:       agent.KeySentOn,
-		SessionToken:   sessionToken(arrival.Request),
+		SessionToken:   sessionToken(arrival.Request, call),
 		TraceParent:    traceParent(arrival.Request),
 		Upstream:       arrival.Upstream,
 		Generation:     generation.bundle,
 	}
 }
 
-// sessionHeader is the header with the token of the caller's session. Envoy's
-// generated configuration takes it off what is sent on.
-const sessionHeader = "x-writ-session"
-
-// sessionToken returns the token of the caller's session; of several none counts.
-func sessionToken(request *wire.Request) string {
+// sessionToken returns the token of the caller's session, which the body or a header has;
+// of several headers none counts.
+func sessionToken(request *wire.Request, call *wire.Call) string {
+	if call.SessionToken != "" {
+		return call.SessionToken
+	}
 	token := ""
 	for i := range request.Headers {
-		if request.Headers[i].Name != sessionHeader {
+		if request.Headers[i].Name != wire.HeaderSession {
 			continue
 		}
 		if token != "" {

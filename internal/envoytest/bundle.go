@@ -4,6 +4,7 @@ package envoytest
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,11 @@ const checks = `checks:
     expression: args.amount <= 5000
     on_failure: ON_FAILURE_NEEDS_APPROVAL
     message: refunds over 50.00 need a human
+  - name: nothing_sealed
+    tools: [files.read]
+    expression: '!args.path.startsWith("/sealed/")'
+    on_failure: ON_FAILURE_NEEDS_APPROVAL
+    message: sealed files need a human
 `
 
 // catalogueOf describes the two upstreams.
@@ -112,16 +118,18 @@ func catalogueOf(payments, files string, enforcement writv1.Enforcement, token s
 }
 
 // writeBundle writes the bundle to a new directory.
-func writeBundle(t testing.TB, catalogue string) string {
+func writeBundle(t testing.TB, catalogue string, more map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{
+	files := map[string]string{
 		"bundle.yaml":       "name: envoytest\n",
 		"protos/desk.proto": toolsProto,
 		"grants/all.yaml":   grants,
 		"checks/all.yaml":   checks,
 		"catalogue.yaml":    catalogue,
-	} {
+	}
+	maps.Copy(files, more)
+	for name, text := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)

@@ -36,6 +36,7 @@ import (
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/token"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/wire"
 )
 
@@ -63,6 +64,8 @@ type Options struct {
 	// Keys is the directory of the tenants' keys, so that several stacks may share
 	// them; empty is one of the stack's own.
 	Keys string
+	// Files are further files of the bundle.
+	Files map[string]string
 	// Alone leaves Envoy out: the test speaks to the filters' services itself.
 	Alone bool
 }
@@ -101,8 +104,9 @@ type Stack struct {
 	// Workload is what callers with certificates are.
 	Workload string
 
-	scheme string
-	client *http.Client
+	scheme   string
+	client   *http.Client
+	approver *approvals.Key
 }
 
 // Start starts a stack.
@@ -112,7 +116,7 @@ func Start(t testing.TB, options Options) *Stack {
 		t: t, Payments: newUpstream(t, payments()), Files: newUpstream(t, files()), Issuer: newIssuer(t),
 		Address: testenv.Address(t), scheme: "http", client: &http.Client{Timeout: 20 * time.Second},
 	}
-	bundle, err := bundles.LoadDir(t.Context(), writeBundle(t, catalogueOf(s.Payments.address(), s.Files.address(), options.Enforcement, options.Token)), bundles.Options{})
+	bundle, err := bundles.LoadDir(t.Context(), writeBundle(t, catalogueOf(s.Payments.address(), s.Files.address(), options.Enforcement, options.Token), options.Files), bundles.Options{})
 	if err != nil {
 		t.Fatalf("load the bundle: %v", err)
 	}
@@ -171,7 +175,7 @@ func (s *Stack) startAgent(bundle *policy.Bundle, config *writv1.AgentConfig, ke
 		s.t.Fatalf("make the minter: %v", err)
 	}
 	s.Agent, err = agent.New(s.t.Context(), agent.Options{
-		Bundle: bundle, Ledger: log, State: state, Keys: keys, Tokens: minter,
+		Bundle: bundle, Ledger: log, State: state, Keys: keys, Tokens: minter, Approvers: s.approvers(),
 		Pins:  func(string) *writv1.Pin { return &writv1.Pin{State: writv1.PinState_PIN_STATE_MATCHED} },
 		Clock: time.Now, Random: rand.Reader,
 		Limits: agent.Limits{JSON: wire.LimitsOf(config.GetLimits()).Request, ResponseBytes: ResponseBytes},

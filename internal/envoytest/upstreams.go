@@ -121,6 +121,15 @@ func files() http.Handler {
 	}
 	mcp.AddTool(server, &mcp.Tool{Name: "read_file", Description: "Read a file."}, read)
 	mcp.AddTool(server, &mcp.Tool{Name: "delete_file", Description: "Delete a file."}, read)
-	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server },
-		&mcp.StreamableHTTPOptions{DisableLocalhostProtection: true})
+	// The SDK serves the revision without sessions and those with them apart.
+	of := func(*http.Request) *mcp.Server { return server }
+	stateful := mcp.NewStreamableHTTPHandler(of, &mcp.StreamableHTTPOptions{DisableLocalhostProtection: true})
+	stateless := mcp.NewStreamableHTTPHandler(of, &mcp.StreamableHTTPOptions{DisableLocalhostProtection: true, Stateless: true})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("mcp-protocol-version") >= "2026-07-28" {
+			stateless.ServeHTTP(w, r)
+			return
+		}
+		stateful.ServeHTTP(w, r)
+	})
 }

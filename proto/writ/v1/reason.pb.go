@@ -197,7 +197,8 @@ const (
 	// A human must approve the call first.
 	// Mended by: An approver.
 	Reason_REASON_APPROVAL_REQUIRED Reason = 110
-	// An approver has denied the call.
+	// An approver has denied the call, or the user who was told that it waits does not go
+	// on with it.
 	// Mended by: Nobody, until the request for approval has expired.
 	Reason_REASON_APPROVAL_DENIED Reason = 111
 	// The call's risk score is as high as a band that denies.
