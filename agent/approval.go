@@ -8,6 +8,7 @@ import (
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/approvals"
+	"github.com/writ-dev/writ/tools/schemas"
 )
 
 // approve looks for the approval of a call that needs one, and decides again with it.
@@ -71,6 +72,30 @@ func (a *Agent) asked(ad *Admission, body *writv1.DecisionRecord) {
 	if asked && a.options.Asked != nil {
 		a.options.Asked(subject)
 	}
+}
+
+// seal seals the sensitive arguments of a call that asks for an approval, to those who
+// may approve it. A call that asks again for what waits already seals nothing.
+func (a *Agent) seal(ad *Admission, removed []schemas.Removed) error {
+	if ad.asks == nil || ad.facts.GetApproval() != nil || len(removed) == 0 {
+		return nil
+	}
+	subject := &writv1.ApprovalSubject{Principal: ad.request.Principal, Request: ad.asks}
+	var to [][]byte
+	for i := range a.options.Approvers {
+		approver := &a.options.Approvers[i]
+		own := approver.User == ad.request.Principal.GetUser() || approver.User == ad.request.Principal.GetWorkload()
+		if approver.SealKey != nil && !own && approver.may(subject) {
+			to = append(to, approver.SealKey)
+		}
+	}
+	arguments := make([]*writv1.SealedArgument, len(removed))
+	for i := range removed {
+		arguments[i] = &writv1.SealedArgument{Path: removed[i].Path, Value: removed[i].Value}
+	}
+	var err error
+	ad.asks.Sealed, err = approvals.Seal(ad.ApprovalID(), arguments, to)
+	return err
 }
 
 // subjectOf returns what a decision's record asks a human for; nil where it asks nothing.

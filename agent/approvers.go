@@ -31,6 +31,9 @@ type Approver struct {
 	Roles []string
 	// PublicKey is the key that the approver's votes are signed with.
 	PublicKey ed25519.PublicKey
+	// SealKey is the key that sensitive arguments are sealed to, as
+	// [approvals.ParseSealKey] reads it; nil seals nothing.
+	SealKey []byte
 }
 
 // may says whether the approver may vote on a subject.
@@ -85,11 +88,11 @@ func (v Viewer) sees(subject *writv1.ApprovalSubject) bool {
 }
 
 // of returns an approval as the viewer is told of it: who asks for a call is not told
-// how risky it was found.
+// how risky it was found, nor given what is sealed to others.
 func (v Viewer) of(approval *writv1.Approval) *writv1.Approval {
-	if v.owner != nil && approval.GetSubject().GetRisk() != nil {
+	if v.owner != nil {
 		approval.Subject = proto.CloneOf(approval.GetSubject())
-		approval.Subject.Risk = nil
+		approval.Subject.Risk, approval.Subject.Request.Sealed = nil, nil
 	}
 	return approval
 }

@@ -117,6 +117,9 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		}
 		body.Arguments, removed = public, sensitive("arguments.", out)
 		body.Identity = ad.identity[:]
+		if err := ad.agent.seal(ad, out); err != nil {
+			return ledger.Entry{}, nil, err
+		}
 	} else if input := ad.input(); len(input) > 0 && ad.tenantKey != nil {
 		sum := digest(ad.tenantKey, []byte("writ/input/v1"), input)
 		body.InputDigest = sum[:]

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/collector/query"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 )
 
 // approvalTable writes approvals, a line each after the heading.
@@ -32,7 +34,7 @@ const approvalColumns = "%-32s  %-8s  %-24s  %-20s  %-6s  %-5s  %s\n"
 
 func (t *approvalTable) write(approval *writv1.Approval) error {
 	if t.form == outputJSON {
-		return writeApprovalJSON(t.w, approval)
+		return writeApprovalJSON(t.w, approval, nil)
 	}
 	if !t.headed {
 		t.headed = true
@@ -77,16 +79,22 @@ func writeApprovals(w io.Writer, form output, all []*writv1.Approval) error {
 	return nil
 }
 
-// writeApprovalJSON writes an approval as one line of JSON, its arguments as JSON too.
-func writeApprovalJSON(w io.Writer, approval *writv1.Approval) error {
+// writeApprovalJSON writes an approval as one line of JSON, its arguments as JSON too, and
+// those that were sealed by their paths.
+func writeApprovalJSON(w io.Writer, approval *writv1.Approval, opened []*writv1.SealedArgument) error {
+	sensitive := make(map[string]json.RawMessage, len(opened))
+	for _, argument := range opened {
+		sensitive[argument.GetPath()] = argument.GetValue()
+	}
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(approval)
 	if err != nil {
 		return fmt.Errorf("write the approval: %w", err)
 	}
 	line, err := json.Marshal(struct {
-		Approval  json.RawMessage `json:"approval"`
-		Arguments json.RawMessage `json:"arguments"`
-	}{text, approval.GetSubject().GetArguments()})
+		Approval  json.RawMessage            `json:"approval"`
+		Arguments json.RawMessage            `json:"arguments"`
+		Sensitive map[string]json.RawMessage `json:"sensitive_arguments,omitempty"`
+	}{text, approval.GetSubject().GetArguments(), sensitive})
 	if err != nil {
 		return fmt.Errorf("write the approval: %w", err)
 	}
@@ -94,10 +102,15 @@ func writeApprovalJSON(w io.Writer, approval *writv1.Approval) error {
 	return err
 }
 
-// writeApproval writes exactly what an approval would let run.
-func writeApproval(w io.Writer, form output, approval *writv1.Approval) error {
+// write writes exactly what an approval would let run, what is sealed to the approver
+// included.
+func (a *approver) write(w io.Writer, form output, approval *writv1.Approval) error {
+	opened, err := a.key.Open(approval.GetSubject())
+	if err != nil && !errors.Is(err, approvals.ErrNotSealed) {
+		return hinted(fmt.Errorf("the approval %s: %w", approval.GetSubject().GetApprovalId(), err), "do not approve what you cannot see")
+	}
 	if form == outputJSON {
-		return writeApprovalJSON(w, approval)
+		return writeApprovalJSON(w, approval, opened)
 	}
 	var b strings.Builder
 	subject := approval.GetSubject()
@@ -123,13 +136,28 @@ func writeApproval(w io.Writer, form output, approval *writv1.Approval) error {
 	line("ends", subject.GetRequest().GetExpireTime().AsTime().Format(time.RFC3339))
 	line("approvers", fmt.Sprintf("%d of %s", subject.GetRequest().GetQuorum(), strings.Join(subject.GetRequest().GetRoles(), ", ")))
 	sheetArguments(&b, subject)
+	sheetSealed(&b, subject, opened)
 	sheetChecks(&b, subject)
 	sheetSimilar(&b, approval.GetSimilar())
 	for _, vote := range approval.GetVotes() {
 		line("vote", fmt.Sprintf("%s: %s, %s", vote.GetApprover(), plain(vote.GetChoice().String(), "APPROVAL_CHOICE_"), vote.GetTime().AsTime().Format(time.RFC3339)))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err = io.WriteString(w, b.String())
 	return err
+}
+
+// sheetSealed writes the sensitive arguments, where they are sealed to who looks.
+func sheetSealed(b *strings.Builder, subject *writv1.ApprovalSubject, opened []*writv1.SealedArgument) {
+	switch {
+	case subject.GetRequest().GetSealed() == nil:
+	case opened == nil:
+		fmt.Fprintln(b, "  sensitive arguments are sealed to other approvers")
+	default:
+		fmt.Fprintln(b, "  sensitive arguments, sealed to you")
+	}
+	for _, argument := range opened {
+		fmt.Fprintf(b, "    %s: %s\n", query.Printable(argument.GetPath()), query.Printable(string(argument.GetValue())))
+	}
 }
 
 func sheetArguments(b *strings.Builder, subject *writv1.ApprovalSubject) {

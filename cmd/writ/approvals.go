@@ -183,8 +183,10 @@ func newApprovalsKey() *cobra.Command {
 		Use:   "key USER FILE",
 		Short: "Make an approver's key",
 		Long: `Key makes an Ed25519 key for a user, writes the private key into a new file that only
-its owner can read, and prints the public key for "approvers" in the agent's
-configuration. The user is named as principals are: who asks for a call cannot approve it.`,
+its owner can read, and prints the public keys for "approvers" in the agent's
+configuration: that which votes are signed with, and an X25519 key that is derived from
+it, to which the agent seals the sensitive arguments of calls. The user is named as
+principals are: who asks for a call cannot approve it.`,
 		Example: "  writ approvals key bob ~/.config/writ/approver.key",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -205,7 +207,15 @@ configuration. The user is named as principals are: who asks for a call cannot a
 			if err := file.Close(); err != nil {
 				return fmt.Errorf("write the key: %w", err)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), public)
+			key, err := approvals.ParseKey(private)
+			if err != nil {
+				return fmt.Errorf("read the key that was made: %w", err)
+			}
+			seal, err := key.SealKey()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "public_key: %s\nseal_key: %s\n", public, seal)
 			return err
 		},
 	}
@@ -242,8 +252,8 @@ func newApprovalsShow(desk *approvalDesk) *cobra.Command {
 		Short: "Show exactly what an approval would let run",
 		Long: `Show prints the call as it was typed: arguments, where each value came from, who asks,
 which checks ask for a human, the risk, and what is other than in the last such call that
-was approved. Sensitive fields are redacted. What a terminal would not show, or show
-elsewhere, is escaped.`,
+was approved. Sensitive arguments are opened where they are sealed to the approver's key,
+and else redacted. What a terminal would not show, or show elsewhere, is escaped.`,
 		Args: cobra.ExactArgs(1),
 	}
 	form := addOutput(cmd)
@@ -253,7 +263,7 @@ elsewhere, is escaped.`,
 			if err != nil {
 				return err
 			}
-			return writeApproval(cmd.OutOrStdout(), *form, approval)
+			return a.write(cmd.OutOrStdout(), *form, approval)
 		})
 	}
 	return cmd
@@ -279,7 +289,7 @@ once it is recorded. Until an approval is used it can still be denied.`,
 				return err
 			}
 			if !*yes {
-				if err := confirm(cmd, word, approval); err != nil {
+				if err := a.confirm(cmd, word, approval); err != nil {
 					return err
 				}
 			}
@@ -298,8 +308,8 @@ once it is recorded. Until an approval is used it can still be denied.`,
 }
 
 // confirm shows a call and asks whether it is meant.
-func confirm(cmd *cobra.Command, word string, approval *writv1.Approval) error {
-	if err := writeApproval(cmd.ErrOrStderr(), outputText, approval); err != nil {
+func (a *approver) confirm(cmd *cobra.Command, word string, approval *writv1.Approval) error {
+	if err := a.write(cmd.ErrOrStderr(), outputText, approval); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "\nType %q to %s this call: ", word, word); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -30,11 +31,27 @@ type office struct {
 
 func openOffice(t *testing.T) *office {
 	t.Helper()
-	return openPage(t, "approvals.md", "spiffe://example.org/planner")
+	return openPage(t, "approvals.md", "spiffe://example.org/planner", "")
 }
 
-// openPage runs an agent of a page's bundle, for which the test is a workload.
-func openPage(t *testing.T, page, workload string) *office {
+// openPage runs an agent of a page's bundle, for which the test is a workload, with more
+// in its configuration.
+func openPage(t *testing.T, page, workload, more string) *office {
+	t.Helper()
+	return openAt(t, page, place{workload: workload, more: more})
+}
+
+// place is where an agent listens for planners, and what else its configuration says.
+type place struct {
+	// address and listener are the planners' listener, a unix socket where they are
+	// empty; in listener %[1]s is the agent's directory.
+	address, listener string
+	credentials       credentials.TransportCredentials
+	// workload is who the test is on a unix socket.
+	workload, more string
+}
+
+func openAt(t *testing.T, page string, at place) *office {
 	t.Helper()
 	// A socket's path is short.
 	dir, err := os.MkdirTemp("", "w")
@@ -43,17 +60,25 @@ func openPage(t *testing.T, page, workload string) *office {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	o := &office{t: t, dir: dir, socket: "unix:" + filepath.Join(dir, "p")}
+	if at.address == "" {
+		at.listener, at.credentials = "{envoy: \"unix:%[1]s/e\", planner: \"unix:%[1]s/p\"}", insecure.NewCredentials()
+	} else {
+		o.socket, at.workload = at.address, "spiffe://example.org/planner"
+	}
 	writePage(t, page, filepath.Join(dir, "bundle"))
+	// Nothing can be sealed to eva.
+	eva, _, _ := strings.Cut(o.key("eva"), ", seal_key")
 	config := fmt.Sprintf(`data_dir: %[1]s/data
 bundle_dir: %[1]s/bundle
-listeners: {envoy: "unix:%[1]s/e", planner: "unix:%[1]s/p"}
+listeners: `+at.listener+`
 identity: {workloads: [{spiffe_id: %[6]q, uid: %[2]d, tenant: acme, roles: [clerk]}]}
 approvers:
-  - {tenant: acme, roles: [treasurer], public_key: %[3]q}
-  - {tenant: acme, roles: [director, reviewer], public_key: %[4]q}
-  - {tenant: other, roles: [treasurer], public_key: %[5]q}
-  - {tenant: acme, roles: [approver], public_key: %[7]q}
-`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"), workload, o.key("ada"))
+  - {tenant: acme, roles: [treasurer], %[3]s}
+  - {tenant: acme, roles: [director, reviewer], %[4]s}
+  - {tenant: other, roles: [treasurer], %[5]s}
+  - {tenant: acme, roles: [approver], %[7]s}
+  - {tenant: acme, roles: [treasurer], %[8]s}
+`, dir, os.Getuid(), o.key("bob"), o.key("kim"), o.key("oz"), at.workload, o.key("ada"), eva) + at.more
 	file := filepath.Join(dir, "agent.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -72,7 +97,7 @@ approvers:
 			t.Error(err)
 		}
 	})
-	if o.conn, err = grpc.NewClient(o.socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	if o.conn, err = grpc.NewClient(o.socket, grpc.WithTransportCredentials(at.credentials)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.conn.Close() })
@@ -83,9 +108,11 @@ approvers:
 	return o
 }
 
-// key makes an approver's key, and returns the public one.
+// key makes an approver's key, and returns the public ones as they stand in the agent's
+// configuration.
 func (o *office) key(user string) string {
-	return strings.TrimSpace(standardOutput(o.t, "approvals", "key", user, filepath.Join(o.dir, user)))
+	printed := standardOutput(o.t, "approvals", "key", user, filepath.Join(o.dir, user))
+	return strings.ReplaceAll(strings.TrimSpace(printed), "\n", ", ")
 }
 
 // pay asks for a payout.

@@ -18,7 +18,13 @@ func approversOf(config *writv1.AgentConfig) ([]agent.Approver, error) {
 		if err != nil {
 			return nil, hinted(fmt.Errorf("approvers[%d].public_key: %w", i, err), "\"writ approvals key\" makes a key and prints it")
 		}
-		found = append(found, agent.Approver{User: user, Tenant: approver.GetTenant(), Roles: approver.GetRoles(), PublicKey: key})
+		var seal []byte
+		if approver.GetSealKey() != "" {
+			if seal, err = approvals.ParseSealKey(approver.GetSealKey()); err != nil {
+				return nil, hinted(fmt.Errorf("approvers[%d].seal_key: %w", i, err), "\"writ approvals key\" prints it with the key that it makes")
+			}
+		}
+		found = append(found, agent.Approver{User: user, Tenant: approver.GetTenant(), Roles: approver.GetRoles(), PublicKey: key, SealKey: seal})
 	}
 	return found, nil
 }

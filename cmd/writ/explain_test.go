@@ -83,7 +83,7 @@ func TestADecisionExplainsItselfToThreeReaders(t *testing.T) {
 
 func TestAnExplanationNamesTheRecordsThatBroughtAValue(t *testing.T) {
 	t.Parallel()
-	o := openPage(t, "provenance.md", "spiffe://example.org/front-end")
+	o := openPage(t, "provenance.md", "spiffe://example.org/front-end", "")
 	tools := writv1.NewToolServiceClient(o.conn)
 	session, err := tools.BeginSession(t.Context(), &writv1.BeginSessionRequest{UserRequest: "Write to jane@example.com."})
 	if err != nil || !session.GetAttested() {

@@ -22,7 +22,7 @@ type reviewing struct {
 
 func openReviewing(t *testing.T) *reviewing {
 	t.Helper()
-	o := openPage(t, "reviews.md", "spiffe://example.org/planner")
+	o := openPage(t, "reviews.md", "spiffe://example.org/planner", "")
 	r := &reviewing{office: o, ledger: filepath.Join(o.dir, "data", "ledger")}
 	allowed := o.pay(`{"payee":"Nordwerk","cents":20000}`)
 	if allowed.GetDecision().GetVerdict() != writv1.Verdict_VERDICT_ALLOW || allowed.GetDecision().GetRisk() != nil {

@@ -21,6 +21,12 @@ func (s *sheet) asks(r *writv1.ApprovalRequest) {
 	s.until("approval ends", r.GetExpireTime())
 	s.line("approval of", digest(r.GetBasis()))
 	s.line("approval key", mac(r.GetKey()))
+	if sealed := r.GetSealed(); sealed != nil {
+		s.line("sealed arguments", digest(sealed.GetDigest()))
+	}
+	for _, key := range r.GetSealed().GetKeys() {
+		s.line("sealed to", digest(key.GetRecipient()))
+	}
 }
 
 // approval writes the approval that was held for the call.

@@ -131,6 +131,7 @@ func TestRecordsArePrintedAsReviewed(t *testing.T) {
 // unshown are fields of a body that a human is not shown: they stand in its JSON.
 var unshown = map[string]bool{
 	"envelope.retrieval.documents.retrieve_time": true, "envelope.retrieval.documents.snippet_sha256": true,
+	"approval.sealed.ciphertext": true, "approval.sealed.keys.sealed": true,
 	"envelope.tool_call.args.text": true, // never recorded: "arguments" is
 	"facts.balances.window_start":  true, "decision.effects.reserve.window_start": true, "given_back.window_start": true,
 	"overrun.window_start": true, "decision.effects.reserve.expire_time": true, "given_back.expire_time": true, "overrun.expire_time": true,

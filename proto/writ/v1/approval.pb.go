@@ -376,7 +376,10 @@ type ApprovalRequest struct {
 	// Names of the checks that asked.
 	AskedBy []string `protobuf:"bytes,7,rep,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`
 	// How much harm a wrong call can do.
-	Risk          Risk `protobuf:"varint,8,opt,name=risk,proto3,enum=writ.v1.Risk" json:"risk,omitempty"`
+	Risk Risk `protobuf:"varint,8,opt,name=risk,proto3,enum=writ.v1.Risk" json:"risk,omitempty"`
+	// The sensitive arguments, which stand nowhere else, sealed to the approvers. Absent:
+	// there are none, too much of them, or no approver to seal them to.
+	Sealed        *SealedArguments `protobuf:"bytes,9,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -467,6 +470,244 @@ func (x *ApprovalRequest) GetRisk() Risk {
 	return Risk_RISK_UNSPECIFIED
 }
 
+func (x *ApprovalRequest) GetSealed() *SealedArguments {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// SealedArguments are arguments that approvers alone can read.
+type SealedArguments struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 over "writ/approval-arguments/v1\n" and the canonical bytes of the
+	// SealedText.
+	Digest []byte `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The canonical bytes of a SealedText, encrypted with AES-256-GCM.
+	Ciphertext []byte `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// The key of it, sealed to each approver.
+	Keys          []*SealedKey `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedArguments) Reset() {
+	*x = SealedArguments{}
+	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedArguments) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedArguments) ProtoMessage() {}
+
+func (x *SealedArguments) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedArguments.ProtoReflect.Descriptor instead.
+func (*SealedArguments) Descriptor() ([]byte, []int) {
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SealedArguments) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *SealedArguments) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *SealedArguments) GetKeys() []*SealedKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// SealedKey is a key as one approver can open it.
+type SealedKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the approver's X25519 public key.
+	Recipient []byte `protobuf:"bytes,1,opt,name=recipient,proto3" json:"recipient,omitempty"`
+	// The key, sealed with HPKE (RFC 9180) in base mode: DHKEM(X25519, HKDF-SHA256),
+	// HKDF-SHA256, AES-256-GCM.
+	Sealed        []byte `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedKey) Reset() {
+	*x = SealedKey{}
+	mi := &file_writ_v1_approval_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedKey) ProtoMessage() {}
+
+func (x *SealedKey) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_approval_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedKey.ProtoReflect.Descriptor instead.
+func (*SealedKey) Descriptor() ([]byte, []int) {
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SealedKey) GetRecipient() []byte {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *SealedKey) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// SealedText is what is sealed.
+type SealedText struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chance, so that the digest tells nothing of the values.
+	Salt []byte `protobuf:"bytes,1,opt,name=salt,proto3" json:"salt,omitempty"`
+	// The arguments, in the order of the request's fields.
+	Arguments     []*SealedArgument `protobuf:"bytes,2,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedText) Reset() {
+	*x = SealedText{}
+	mi := &file_writ_v1_approval_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedText) ProtoMessage() {}
+
+func (x *SealedText) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_approval_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedText.ProtoReflect.Descriptor instead.
+func (*SealedText) Descriptor() ([]byte, []int) {
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SealedText) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *SealedText) GetArguments() []*SealedArgument {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+// SealedArgument is one sensitive argument.
+type SealedArgument struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of its field from the request message.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Its value in canonical JSON.
+	Value         []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedArgument) Reset() {
+	*x = SealedArgument{}
+	mi := &file_writ_v1_approval_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedArgument) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedArgument) ProtoMessage() {}
+
+func (x *SealedArgument) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_approval_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedArgument.ProtoReflect.Descriptor instead.
+func (*SealedArgument) Descriptor() ([]byte, []int) {
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SealedArgument) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SealedArgument) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 // ApprovalVote is what an approver says, and the body of a RECORD_KIND_APPROVAL.
 type ApprovalVote struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -490,7 +731,7 @@ type ApprovalVote struct {
 
 func (x *ApprovalVote) Reset() {
 	*x = ApprovalVote{}
-	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	mi := &file_writ_v1_approval_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +743,7 @@ func (x *ApprovalVote) String() string {
 func (*ApprovalVote) ProtoMessage() {}
 
 func (x *ApprovalVote) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	mi := &file_writ_v1_approval_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +756,7 @@ func (x *ApprovalVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalVote.ProtoReflect.Descriptor instead.
 func (*ApprovalVote) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApprovalVote) GetApprovalId() string {
@@ -592,7 +833,7 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\n" +
 	"expireTime\",\n" +
 	"\x0fConsumeApproval\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\xcd\x02\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\xff\x02\n" +
 	"\x0fApprovalRequest\x12\x1c\n" +
 	"\x04rule\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04rule\x12\x1d\n" +
 	"\x05basis\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x05basis\x12 \n" +
@@ -604,7 +845,24 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"\x03key\x18\x06 \x01(\fB\a\xbaH\x04z\x02\x18 R\x03key\x12+\n" +
 	"\basked_by\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\x80\x04\"\x05r\x03\x18\x80\x01R\aaskedBy\x12+\n" +
-	"\x04risk\x18\b \x01(\x0e2\r.writ.v1.RiskB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04risk\"\xc0\x02\n" +
+	"\x04risk\x18\b \x01(\x0e2\r.writ.v1.RiskB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04risk\x120\n" +
+	"\x06sealed\x18\t \x01(\v2\x18.writ.v1.SealedArgumentsR\x06sealed\"\x8f\x01\n" +
+	"\x0fSealedArguments\x12\x1f\n" +
+	"\x06digest\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\x12)\n" +
+	"\n" +
+	"ciphertext\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\xa0\x9c\x01R\n" +
+	"ciphertext\x120\n" +
+	"\x04keys\x18\x03 \x03(\v2\x12.writ.v1.SealedKeyB\b\xbaH\x05\x92\x01\x02\x10 R\x04keys\"T\n" +
+	"\tSealedKey\x12%\n" +
+	"\trecipient\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\trecipient\x12 \n" +
+	"\x06sealed\x18\x02 \x01(\fB\b\xbaH\x05z\x03\x18\x80\x01R\x06sealed\"k\n" +
+	"\n" +
+	"SealedText\x12\x1b\n" +
+	"\x04salt\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x04salt\x12@\n" +
+	"\targuments\x18\x02 \x03(\v2\x17.writ.v1.SealedArgumentB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\targuments\"D\n" +
+	"\x0eSealedArgument\x12\x1c\n" +
+	"\x04path\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04path\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xc0\x02\n" +
 	"\fApprovalVote\x12)\n" +
 	"\vapproval_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x98\x01 R\n" +
 	"approvalId\x12&\n" +
@@ -635,7 +893,7 @@ func file_writ_v1_approval_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_approval_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_writ_v1_approval_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_writ_v1_approval_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_writ_v1_approval_proto_goTypes = []any{
 	(ApprovalChoice)(0),           // 0: writ.v1.ApprovalChoice
 	(*ApprovalSet)(nil),           // 1: writ.v1.ApprovalSet
@@ -643,24 +901,31 @@ var file_writ_v1_approval_proto_goTypes = []any{
 	(*ApprovalFact)(nil),          // 3: writ.v1.ApprovalFact
 	(*ConsumeApproval)(nil),       // 4: writ.v1.ConsumeApproval
 	(*ApprovalRequest)(nil),       // 5: writ.v1.ApprovalRequest
-	(*ApprovalVote)(nil),          // 6: writ.v1.ApprovalVote
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(Risk)(0),                     // 9: writ.v1.Risk
+	(*SealedArguments)(nil),       // 6: writ.v1.SealedArguments
+	(*SealedKey)(nil),             // 7: writ.v1.SealedKey
+	(*SealedText)(nil),            // 8: writ.v1.SealedText
+	(*SealedArgument)(nil),        // 9: writ.v1.SealedArgument
+	(*ApprovalVote)(nil),          // 10: writ.v1.ApprovalVote
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(Risk)(0),                     // 13: writ.v1.Risk
 }
 var file_writ_v1_approval_proto_depIdxs = []int32{
-	2, // 0: writ.v1.ApprovalSet.approvals:type_name -> writ.v1.ApprovalRule
-	7, // 1: writ.v1.ApprovalRule.expiry:type_name -> google.protobuf.Duration
-	8, // 2: writ.v1.ApprovalFact.expire_time:type_name -> google.protobuf.Timestamp
-	8, // 3: writ.v1.ApprovalRequest.expire_time:type_name -> google.protobuf.Timestamp
-	9, // 4: writ.v1.ApprovalRequest.risk:type_name -> writ.v1.Risk
-	0, // 5: writ.v1.ApprovalVote.choice:type_name -> writ.v1.ApprovalChoice
-	8, // 6: writ.v1.ApprovalVote.time:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	2,  // 0: writ.v1.ApprovalSet.approvals:type_name -> writ.v1.ApprovalRule
+	11, // 1: writ.v1.ApprovalRule.expiry:type_name -> google.protobuf.Duration
+	12, // 2: writ.v1.ApprovalFact.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 3: writ.v1.ApprovalRequest.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 4: writ.v1.ApprovalRequest.risk:type_name -> writ.v1.Risk
+	6,  // 5: writ.v1.ApprovalRequest.sealed:type_name -> writ.v1.SealedArguments
+	7,  // 6: writ.v1.SealedArguments.keys:type_name -> writ.v1.SealedKey
+	9,  // 7: writ.v1.SealedText.arguments:type_name -> writ.v1.SealedArgument
+	0,  // 8: writ.v1.ApprovalVote.choice:type_name -> writ.v1.ApprovalChoice
+	12, // 9: writ.v1.ApprovalVote.time:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_approval_proto_init() }
@@ -675,7 +940,7 @@ func file_writ_v1_approval_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_approval_proto_rawDesc), len(file_writ_v1_approval_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

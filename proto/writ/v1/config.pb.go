@@ -184,7 +184,10 @@ type ApproverConfig struct {
 	// The approver's Ed25519 public key in the vkey form of C2SP signed-note, as "writ
 	// approvals key" prints it. Its name is the user's id, as principals are named: who
 	// asks for a call cannot approve it.
-	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	PublicKey string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// The approver's X25519 public key in base64, as "writ approvals key" prints it: the
+	// sensitive arguments of calls are sealed to it. Absent: they are redacted for them.
+	SealKey       string `protobuf:"bytes,4,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +239,13 @@ func (x *ApproverConfig) GetRoles() []string {
 func (x *ApproverConfig) GetPublicKey() string {
 	if x != nil {
 		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *ApproverConfig) GetSealKey() string {
+	if x != nil {
+		return x.SealKey
 	}
 	return ""
 }
@@ -1246,13 +1256,14 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
 	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
-	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\x8a\x01\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\xae\x01\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
 	"\n" +
 	"public_key\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey\"\xab\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey\x12\"\n" +
+	"\bseal_key\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\asealKey\"\xab\x01\n" +
 	"\x0eAgentListeners\x12 \n" +
 	"\x05envoy\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05envoy\x12\"\n" +
