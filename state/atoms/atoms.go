@@ -38,7 +38,7 @@ import (
 
 // Version is that of the rules: it stands in records, and atoms of two versions
 // have nothing in common.
-const Version = 2
+const Version = 3
 
 // Bounds of what is read of one value.
 const (
@@ -106,6 +106,12 @@ func Observe(text string) Reading {
 	}
 	for _, found := range scan(text) {
 		r.add(found.tokens...)
+	}
+	if same := norm.NFKC.String(text); same != text {
+		// In full-width digits, say, an account number is one too.
+		for _, found := range scan(same) {
+			r.add(found.tokens...)
+		}
 	}
 	return r
 }

@@ -297,3 +297,40 @@ func TestWhatIsNotWhatItLooksLikeIsKnownForWhatItLooksLike(t *testing.T) {
 		t.Error("a text that is what it looks like is known for something else")
 	}
 }
+
+func TestAValueIsFoundBesideAndWithinOthers(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]atoms.Token{
+		"jane2 100":        {{Kind: atoms.ID, Text: "jane2"}, {Kind: atoms.Number, Text: "100"}},
+		"5 100 200":        {{Kind: atoms.Number, Text: "5"}, {Kind: atoms.Number, Text: "100"}, {Kind: atoms.Number, Text: "200"}, {Kind: atoms.Number, Text: "5100200"}},
+		"INV-7 1,50 and 3": {{Kind: atoms.Number, Text: "1.5"}, {Kind: atoms.Number, Text: "3"}},
+		"Pay to ＤＥ０２１２０３００００００００２０２０５１ now":     {{Kind: atoms.IBAN, Text: "DE02120300000000202051"}},
+		"write to ｅｖｅ＠ｅｖｉｌ．ｏｒｇ":                 {{Kind: atoms.Address, Text: "eve@evil.org"}},
+		"see https://münchen.de/plan":           {{Kind: atoms.Host, Text: "xn--mnchen-3ya.de"}, {Kind: atoms.URL, Text: "https://xn--mnchen-3ya.de/plan"}},
+		"see https://xn--mnchen-3ya.de/plan":    {{Kind: atoms.Host, Text: "xn--mnchen-3ya.de"}, {Kind: atoms.URL, Text: "https://xn--mnchen-3ya.de/plan"}},
+		"5 2026-05-01 7":                        {{Kind: atoms.Number, Text: "5"}, {Kind: atoms.Number, Text: "7"}, {Kind: atoms.Date, Text: "2026-05-01"}},
+		"2026-05-01 5 or jane@example.com 1234": {{Kind: atoms.Number, Text: "5"}, {Kind: atoms.Number, Text: "1234"}, {Kind: atoms.Date, Text: "2026-05-01"}},
+	} {
+		got := atoms.Observe(text).Tokens
+		for _, token := range want {
+			if !slices.Contains(got, token) {
+				t.Errorf("%q: %v is not among %v", text, token, got)
+			}
+		}
+	}
+}
+
+func TestNumbersBesideEachOtherAreDecisiveTogether(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]atoms.Token{
+		"1 2":       {{Kind: atoms.Number, Text: "1"}, {Kind: atoms.Number, Text: "2"}},
+		"1 2 3.5":   {{Kind: atoms.Number, Text: "1"}, {Kind: atoms.Number, Text: "2"}, {Kind: atoms.Number, Text: "3.5"}},
+		"5 100 200": {{Kind: atoms.Number, Text: "5100200"}},
+		"jane2 100": {{Kind: atoms.Number, Text: "100"}, {Kind: atoms.ID, Text: "jane2"}},
+	} {
+		alternatives := atoms.Decisive(text)
+		if len(alternatives) != 2 || !slices.Equal(alternatives[1], want) {
+			t.Errorf("%q is decided by %v, want %v", text, alternatives, want)
+		}
+	}
+}

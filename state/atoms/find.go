@@ -402,14 +402,20 @@ func findID(text string) (int, int) {
 	return -1, -1
 }
 
-// findNumber: [0-9](?:[0-9.,' \x{00a0}]*[0-9])?
+// findNumber: [0-9](?:[0-9.,']*(?:[ \x{00a0}][0-9.,']*){0,12}[0-9])?
 func findNumber(text string) (int, int) {
 	at := strings.IndexAny(text, "0123456789")
 	if at < 0 {
 		return -1, -1
 	}
+	const mostGroups = 12
 	end := at + 1
-	for next := end; next < len(text); {
+	for next, groups := end, 0; next < len(text); {
+		if text[next] == ' ' || strings.HasPrefix(text[next:], "\u00a0") {
+			if groups++; groups > mostGroups {
+				return at, end
+			}
+		}
 		switch {
 		case is(text[next], ofNumber):
 			next++

@@ -26,7 +26,7 @@ var forms = []struct {
 	{"phone", findPhone, regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`)},
 	{"host", findHost, regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`)},
 	{"ID", findID, regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`)},
-	{"number", findNumber, regexp.MustCompile(`[0-9](?:[0-9.,' \x{00a0}]*[0-9])?`)},
+	{"number", findNumber, regexp.MustCompile(`[0-9](?:[0-9.,']*(?:[ \x{00a0}][0-9.,']*){0,12}[0-9])?`)},
 }
 
 // pieces are what texts are drawn from, so that forms are met, and just missed.

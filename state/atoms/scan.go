@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // found is a typed token in a text, at its place; the first of its tokens is what
@@ -37,7 +39,7 @@ var patterns = []pattern{
 	{findPhone, readPhone, false},
 	{findHost, readHost, false},
 	{findID, readID, false},
-	{findNumber, readNumber, false},
+	{findNumber, readNumber, true},
 }
 
 // scan returns the typed tokens of a text, in their order, none within another.
@@ -47,12 +49,24 @@ func scan(text string) []found {
 	for i := range patterns {
 		p := &patterns[i]
 		for from, count := 0, 0; from < len(text) && count < MostTokens; count++ {
+			for from < len(text) && taken[from] {
+				from++
+			}
 			start, end := p.find(text[from:])
 			if start < 0 {
 				break
 			}
 			start, end = from+start, from+end
-			f, ok := p.take(text, start, end, taken)
+			if at := slices.Index(taken[start:end], true); at >= 0 {
+				// What is taken ends a match, and another may begin after it.
+				limit := start + at
+				if start, end = p.find(text[from:limit]); start < 0 {
+					from = limit
+					continue
+				}
+				start, end = from+start, from+end
+			}
+			f, ok := p.take(text, start, end)
 			if from = end; !ok && p.shorter {
 				// What is not one may hide one that begins at a later word.
 				from = start + max(1, strings.IndexByte(text[start:end]+" ", ' '))
@@ -72,10 +86,10 @@ func scan(text string) []found {
 
 // take reads a match. What follows an account number may look like more of it: then
 // the match is made shorter, by words.
-func (p *pattern) take(text string, start, end int, taken []bool) (found, bool) {
+func (p *pattern) take(text string, start, end int) (found, bool) {
 	for end > start {
 		match := text[start:end]
-		if slices.Contains(taken[start:end], true) || hides(match) || mixes(match) {
+		if hides(match) || mixes(match) {
 			return found{}, false
 		}
 		if tokens := p.read(match); len(tokens) > 0 {
@@ -95,7 +109,7 @@ func readURL(text string) []Token {
 	if err != nil || u.Host == "" {
 		return nil
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	host := hostForm(u.Hostname())
 	u.Scheme = strings.ToLower(u.Scheme)
 	port := u.Port()
 	u.Host = host
@@ -106,6 +120,16 @@ func readURL(text string) []Token {
 		u.Path = ""
 	}
 	return []Token{{URL, u.String()}, {Host, host}}
+}
+
+// hostForm returns the one form of a host: that of the DNS (IDNA 2008, RFC 5891), in which
+// münchen.de and xn--mnchen-3ya.de are one.
+func hostForm(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		return ascii
+	}
+	return host
 }
 
 func readAddress(text string) []Token {
@@ -267,6 +291,12 @@ func readNumber(text string) []Token {
 		add(text[:cut], text[cut+1:])
 	}
 	add(text, "")
+	if len(all) > 0 && strings.Contains(text, " ") {
+		// Groups of thousands may be numbers that stand beside each other.
+		for part := range strings.FieldsSeq(text) {
+			all = append(all, readNumber(part)...)
+		}
+	}
 	return all
 }
 
