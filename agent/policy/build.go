@@ -138,8 +138,8 @@ func (b *builder) tools() {
 			b.issue(PartTool, i, "the response of %s has more than %d sensitive fields", tool.Name, mostObligations)
 		}
 		demands, faults := demandsOf(tool.Request.Descriptor())
-		for _, path := range faults {
-			b.issue(PartTool, i, "%s of %s cannot demand a provenance: it is a bool, an enum or in a map", path, tool.Name)
+		for _, fault := range faults {
+			b.issue(PartTool, i, "%s: %s", tool.Name, fault)
 		}
 		meter, faults := newMeter(tool)
 		for _, fault := range faults {

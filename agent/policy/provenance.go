@@ -32,11 +32,13 @@ type demand struct {
 	named     writv1.Disposition
 	object    string
 	fresh     time.Duration
+	perUnit   uint32
 }
 
 func newDemand(field string, p *writv1.ProvenanceDemand) demand {
 	d := demand{
 		field: field, least: p.GetLeast(), object: p.GetObject(), fresh: p.GetFresh().AsDuration(),
+		perUnit:   p.GetPerUnit(),
 		otherwise: cmp.Or(p.GetOtherwise(), writv1.Disposition_DISPOSITION_NEEDS_APPROVAL),
 	}
 	d.untrusted = cmp.Or(p.GetUntrusted(), d.otherwise)
@@ -198,12 +200,23 @@ func demandsOf(message protoreflect.MessageDescriptor) (found []demand, faults [
 		switch kind := field.Kind(); {
 		case asked == nil:
 		case kind == protoreflect.BoolKind || kind == protoreflect.EnumKind || field.IsMap() || strings.Contains(path, "."+anyKey+"."):
-			faults = append(faults, path)
+			faults = append(faults, path+" cannot demand a provenance: it is a bool, an enum or in a map")
+		case asked.GetPerUnit() > 0 && !numeric(kind):
+			faults = append(faults, path+" has a per_unit: it is no number")
 		default:
 			found = append(found, newDemand(path, asked))
 		}
 	})
 	return found, faults
+}
+
+func numeric(kind protoreflect.Kind) bool {
+	switch kind {
+	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.BoolKind, protoreflect.EnumKind:
+		return false
+	default:
+		return true
+	}
 }
 
 // fieldsBelow visits the fields below a message by their paths in canonical JSON,

@@ -29,6 +29,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -78,6 +79,8 @@ const (
 	ID
 	// Phrase is a run of words of classified text.
 	Phrase
+	// Amount is a number that is money: with a currency beside it, or with cents.
+	Amount
 )
 
 // Token is one piece of a value, normalised.
@@ -104,16 +107,20 @@ func Observe(text string) Reading {
 	if looks := fold(text); looks != text && looksAsItIs(looks) {
 		r.add(Observe(looks).Tokens...)
 	}
-	for _, found := range scan(text) {
-		r.add(found.tokens...)
-	}
+	r.scan(text)
 	if same := norm.NFKC.String(text); same != text {
 		// In full-width digits, say, an account number is one too.
-		for _, found := range scan(same) {
-			r.add(found.tokens...)
-		}
+		r.scan(same)
 	}
 	return r
+}
+
+// scan adds the typed tokens of a text.
+func (r *Reading) scan(text string) {
+	for _, found := range scan(text) {
+		r.add(found.tokens...)
+		r.add(found.amounts(text)...)
+	}
 }
 
 // ObserveWords is [Observe] that also returns each run of up to [MostRun] words as
@@ -203,10 +210,15 @@ func (r *Reading) add(tokens ...Token) {
 
 // ObserveNumber returns the token of a JSON number.
 func ObserveNumber(number string) Reading {
-	if exact, ok := decimal(number); ok {
-		return Reading{Tokens: []Token{{Number, exact}}}
+	exact, ok := decimal(number)
+	if !ok {
+		return Reading{}
 	}
-	return Reading{}
+	r := Reading{Tokens: []Token{{Number, exact}}}
+	if strings.Contains(exact, ".") {
+		r.add(Token{Amount, exact})
+	}
+	return r
 }
 
 // Decisive returns the alternatives by which a value among arguments can be known:
@@ -270,12 +282,21 @@ func compare(a, b Token) int {
 	return strings.Compare(a.Text, b.Text)
 }
 
-// DecisiveNumber is [Decisive] of a JSON number.
-func DecisiveNumber(number string) [][]Token {
-	if exact, ok := decimal(number); ok {
-		return [][]Token{{{Number, exact}}}
+// DecisiveNumber is [Decisive] of a JSON number. Of one that counts cents, or whatever of
+// which perUnit make a unit of money, the amount of money is an alternative: 2050 is the
+// amount 20.50, and neither the number 20.5 nor 2050 of anything else.
+func DecisiveNumber(number string, perUnit uint32) [][]Token {
+	exact, ok := decimal(number)
+	if !ok {
+		return nil
 	}
-	return nil
+	alternatives := [][]Token{{{Number, exact}}}
+	if places := len(strconv.FormatUint(uint64(perUnit), 10)) - 1; places > 0 {
+		if share, ok := decimal(exact + "e-" + strconv.Itoa(places)); ok && share != exact {
+			alternatives = append(alternatives, []Token{{Amount, share}})
+		}
+	}
+	return alternatives
 }
 
 // clip cuts a text at MostText, between two characters.

@@ -75,7 +75,7 @@ func TestNumbersAreKnownByWhatTheyAre(t *testing.T) {
 	for observed, number := range map[string]string{
 		"pay 1,234.50 now": "1234.5", "zahle 1.234,50": "1234.50", "it costs 100": "1e2", "99.90 EUR": "99.9", "2'500 CHF": "2500",
 	} {
-		want := atoms.DecisiveNumber(number)[0][0]
+		want := atoms.DecisiveNumber(number, 0)[0][0]
 		if !slices.Contains(atoms.Observe(observed).Tokens, want) {
 			t.Errorf("%s is not known from %q: %v", number, observed, atoms.Observe(observed).Tokens)
 		}
@@ -332,5 +332,33 @@ func TestNumbersBesideEachOtherAreDecisiveTogether(t *testing.T) {
 		if len(alternatives) != 2 || !slices.Equal(alternatives[1], want) {
 			t.Errorf("%q is decided by %v, want %v", text, alternatives, want)
 		}
+	}
+}
+
+func TestCentsAreKnownByAmountsOfMoney(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"send 20.50 to Bob": true, "send 20,50 € to Bob": true, "send $20.50": true, "20.50EUR": true, "EUR 20.50": true, "20.5 dollars": true,
+		"€ 20.5": true, "20.5 francs": true, "2050": false, "send 20.5 to Bob": false, "20.5 people": false, "20.5 cents": false, "20.5 eurocents": false,
+		"2,050": false,
+	} {
+		if got := slices.Contains(atoms.Observe(text).Tokens, atoms.Token{Kind: atoms.Amount, Text: "20.5"}); got != want {
+			t.Errorf("%q says the amount 20.5: %v", text, got)
+		}
+	}
+	for number, want := range map[string][]atoms.Token{
+		"2050": {{Kind: atoms.Number, Text: "2050"}, {Kind: atoms.Amount, Text: "20.5"}}, "5": {{Kind: atoms.Number, Text: "5"}, {Kind: atoms.Amount, Text: "0.05"}},
+		"0": {{Kind: atoms.Number, Text: "0"}}, "-300": {{Kind: atoms.Number, Text: "-300"}, {Kind: atoms.Amount, Text: "-3"}},
+	} {
+		var got []atoms.Token
+		for _, alternative := range atoms.DecisiveNumber(number, 100) {
+			got = append(got, alternative...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is decided by %v, want %v", number, got, want)
+		}
+	}
+	if got := atoms.DecisiveNumber("2000", 0); len(got) != 1 {
+		t.Errorf("what is no money is decided by %v", got)
 	}
 }

@@ -372,6 +372,49 @@ func hostAt(text string, at int) (end, chain int) {
 	}
 }
 
+// currencies are codes of ISO 4217 that stand before an amount or after it, without a
+// space; one that stands apart is no part of it anyway.
+var currencies = strings.Fields("eur usd gbp chf jpy cny inr sek nok dkk pln czk huf aud cad nzd brl mxn zar try")
+
+func isCurrency(text string, at int) bool {
+	if at < 0 || at+3 > len(text) {
+		return false
+	}
+	for _, code := range currencies {
+		if strings.EqualFold(text[at:at+3], code) {
+			return true
+		}
+	}
+	return false
+}
+
+// findAmount: \b(?:currency)[0-9](?:[0-9.,']*[0-9])?\b|\b[0-9](?:[0-9.,']*[0-9])?(?:currency)\b
+func findAmount(text string) (int, int) {
+	for at := 0; at < len(text); at++ {
+		if !is(text[at], digit) {
+			continue
+		}
+		end := at + 1
+		for next := end; next < len(text) && text[next] != ' ' && is(text[next], ofNumber); next++ {
+			if is(text[next], digit) {
+				end = next + 1
+			}
+		}
+		if isCurrency(text, at-3) && boundary(text, at-3) {
+			for cut := end; cut > at; cut-- {
+				if is(text[cut-1], digit) && boundary(text, cut) {
+					return at - 3, cut
+				}
+			}
+		}
+		if boundary(text, at) && isCurrency(text, end) && boundary(text, end+3) {
+			return at, end + 3
+		}
+		at = run(text, at, digit, len(text)) - 1
+	}
+	return -1, -1
+}
+
 // findID: [#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+
 func findID(text string) (int, int) {
 	for at := 0; at < len(text); at++ {

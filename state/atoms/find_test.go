@@ -25,6 +25,7 @@ var forms = []struct {
 	{"long date", findLongDate, regexp.MustCompile(`(?i)\b(?:[0-9]{1,2}\.? (?:de |of )?[\p{L}]{3,10}\.?(?: de)? [0-9]{4}|[\p{L}]{3,10}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})\b`)},
 	{"phone", findPhone, regexp.MustCompile(`\+[0-9](?:[ ().-]?[0-9]){6,14}`)},
 	{"host", findHost, regexp.MustCompile(`(?i)\b[a-z0-9](?:[a-z0-9-]{0,62}\.)+[a-z]{2,24}\b`)},
+	{"amount", findAmount, regexp.MustCompile(`(?i)\b(?:` + strings.Join(currencies, "|") + `)[0-9](?:[0-9.,']*[0-9])?\b|\b[0-9](?:[0-9.,']*[0-9])?(?:` + strings.Join(currencies, "|") + `)\b`)},
 	{"ID", findID, regexp.MustCompile(`(?i)[#]?[a-z0-9]+(?:[-_/#][a-z0-9]+)+|[#]?[a-z]+[0-9][a-z0-9]*|[0-9]+[a-z][a-z0-9]*|#[0-9]+`)},
 	{"number", findNumber, regexp.MustCompile(`[0-9](?:[0-9.,']*(?:[ \x{00a0}][0-9.,']*){0,12}[0-9])?`)},
 }
@@ -35,7 +36,7 @@ var pieces = []string{
 	"http", "https://example.com/a?b=c#d", "jane", "example.com", "com", "DE89", "DE89 3704 0044 0532 0130 00", "370400440532013000", "May", "März", "août",
 	"de ", " de", "of ", "1st", "2nd", "th", "\u00a0", "ä", "日本", "\xff", "é", "\n", "\"", "%", "INV-1042", "1,234.50", "+49 30 1234567",
 	"abcdefghijklmnop", strings.Repeat("l", 62), strings.Repeat("m", 24), "a.b.", "..", "{", "=",
-	"+1234567", "+12 3", "GB00a2345678901", "1.2.2026", "a.co", "3 May 2026",
+	"+1234567", "+12 3", "EUR", "usd", "20eur", "CHF1,50", "GB00a2345678901", "1.2.2026", "a.co", "3 May 2026",
 }
 
 func textDrawn(t *rapid.T) string {

@@ -29,6 +29,9 @@ type Leaf struct {
 	// Text is the text of a string, and the canonical text of anything else.
 	Text         string
 	Number, Bool bool
+	// PerUnit is how many of what a number counts make a unit of money, a power of ten;
+	// 0 where it is no money.
+	PerUnit uint32
 	// Object is the innermost object that it stands in: its place among the
 	// objects, in the order in which they begin.
 	Object int

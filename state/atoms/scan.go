@@ -38,6 +38,7 @@ var patterns = []pattern{
 	{findLongDate, readLongDate, false},
 	{findPhone, readPhone, false},
 	{findHost, readHost, false},
+	{findAmount, readAmount, false},
 	{findID, readID, false},
 	{findNumber, readNumber, true},
 }
@@ -178,6 +179,12 @@ func onlyDigits(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// readAmount reads an amount with its currency: 20EUR and EUR20 are 20, and names too.
+func readAmount(text string) []Token {
+	number := strings.TrimFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+	return append(readNumber(number), Token{ID, strings.ToLower(text)})
 }
 
 // readID reads a name that has a digit in it.

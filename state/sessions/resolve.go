@@ -87,7 +87,7 @@ func (m *Machine) looks(id ID, loose [][]uint64) *writv1.ValueProvenance {
 
 func decisive(leaf *atoms.Leaf) [][]atoms.Token {
 	if leaf.Number {
-		return atoms.DecisiveNumber(leaf.Text)
+		return atoms.DecisiveNumber(leaf.Text, leaf.PerUnit)
 	}
 	return atoms.Decisive(leaf.Text)
 }

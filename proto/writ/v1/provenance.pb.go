@@ -815,7 +815,11 @@ type ProvenanceDemand struct {
 	Fresh *durationpb.Duration `protobuf:"bytes,5,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	// What happens when only untrusted sources said the value, and one of them is
 	// something that the request named, such as a file. Default: as otherwise.
-	Named         Disposition `protobuf:"varint,6,opt,name=named,proto3,enum=writ.v1.Disposition" json:"named,omitempty"`
+	Named Disposition `protobuf:"varint,6,opt,name=named,proto3,enum=writ.v1.Disposition" json:"named,omitempty"`
+	// Of an amount of money in small units: how many of them make one that people speak of,
+	// 100 for cents. 2050 is then known by 20.50, $20.50 and 20.50 EUR too: by numbers that
+	// are said to be money, with a currency or with cents. Absent: by the number alone.
+	PerUnit       uint32 `protobuf:"varint,7,opt,name=per_unit,json=perUnit,proto3" json:"per_unit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -892,6 +896,13 @@ func (x *ProvenanceDemand) GetNamed() Disposition {
 	return Disposition_DISPOSITION_UNSPECIFIED
 }
 
+func (x *ProvenanceDemand) GetPerUnit() uint32 {
+	if x != nil {
+		return x.PerUnit
+	}
+	return 0
+}
+
 var File_writ_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_writ_v1_provenance_proto_rawDesc = "" +
@@ -941,7 +952,7 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"SinkPolicy\x12;\n" +
 	"\acarries\x18\x01 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\acarries\x12<\n" +
 	"\totherwise\x18\x02 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\totherwise\x12;\n" +
-	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\"\xef\x02\n" +
+	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\"\xb5\x03\n" +
 	"\x10ProvenanceDemand\x121\n" +
 	"\x05least\x18\x01 \x01(\x0e2\x0f.writ.v1.OriginB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05least\x12<\n" +
@@ -949,7 +960,9 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\tuntrusted\x18\x03 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\tuntrusted\x125\n" +
 	"\x06object\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x18@2\x14^([a-z][a-z0-9_]*)?$R\x06object\x12?\n" +
 	"\x05fresh\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x05*\x00R\x05fresh\x124\n" +
-	"\x05named\x18\x06 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05named*k\n" +
+	"\x05named\x18\x06 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05named\x12D\n" +
+	"\bper_unit\x18\a \x01(\rB)\xbaH&*$0\x000\n" +
+	"0d0\xe8\a0\x90N0\xa0\x8d\x060\xc0\x84=0\x80\xad\xe2\x040\x80\xc2\xd7/0\x80\x94\xeb\xdc\x03R\aperUnit*k\n" +
 	"\x0eSecretHandling\x12\x1f\n" +
 	"\x1bSECRET_HANDLING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SECRET_HANDLING_KEEP_IN\x10\x01\x12\x1b\n" +
