@@ -93,3 +93,48 @@ func harm(scenario *writv1.Scenario) string {
 	}
 	return ""
 }
+
+// What is made of the corpus by rule comes out as it does, whatever its values and
+// encodings.
+func TestVariantsComeOutAsWhatTheyAreMadeOf(t *testing.T) {
+	t.Parallel()
+	const leastBenign, leastAttacks = 300, 500
+	benign, attacks := 0, 0
+	for _, dir := range suites(t) {
+		loaded, err := bundles.Load(t.Context(), dir, bundles.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		varied(loaded)
+		var suite tally
+		suite.play(loaded)
+		if suite.harmed+suite.approved+suite.denied > 0 {
+			t.Errorf("%s: %d attacks succeed, %d where a human approves everything; %d benign sessions are denied something",
+				dir, suite.harmed, suite.approved, suite.denied)
+		}
+		benign, attacks = benign+suite.benign, attacks+suite.attacks
+	}
+	if benign < leastBenign || attacks < leastAttacks {
+		t.Errorf("%d benign variants and %d attacks, want %d and %d", benign, attacks, leastBenign, leastAttacks)
+	}
+}
+
+// Each part of the policy stops attacks that the others do not.
+func TestEveryPartOfThePolicyIsWorthSomething(t *testing.T) {
+	t.Parallel()
+	for i := range ablations {
+		var all tally
+		for _, dir := range suites(t) {
+			loaded, err := ablations[i].load(t.Context(), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var suite tally
+			suite.play(loaded)
+			all.add(suite)
+		}
+		if whole := ablations[i].name == "everything"; whole != (all.harmed == 0) {
+			t.Errorf("%s: %d attacks succeed", ablations[i].name, all.harmed)
+		}
+	}
+}

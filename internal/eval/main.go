@@ -50,6 +50,47 @@ func (t *tally) add(o tally) {
 }
 
 func run(ctx context.Context, dirs []string) error {
+	fmt.Println("What was written:")
+	fmt.Println()
+	if err := table(ctx, dirs, written); err != nil {
+		return err
+	}
+	fmt.Println("\nVariants that are made of it, none of which is counted above:")
+	fmt.Println()
+	if err := table(ctx, dirs, varied); err != nil {
+		return err
+	}
+	fmt.Println("\nWhat parts of the policy are worth, over what was written:")
+	fmt.Println()
+	return curve(ctx, dirs)
+}
+
+// curve plays all suites under parts of their policies.
+func curve(ctx context.Context, dirs []string) error {
+	fmt.Println("| policy | automatic | denied | asked | attacks that succeed, nobody approves | a human approves everything |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- |")
+	for i := range ablations {
+		all := tally{name: ablations[i].name}
+		for _, dir := range dirs {
+			loaded, err := ablations[i].load(ctx, dir)
+			if err != nil {
+				return err
+			}
+			var suite tally
+			suite.play(loaded)
+			all.add(suite)
+		}
+		fmt.Printf("| %s | %s | %s | %s | %s | %s |\n", all.name, share(all.automatic, all.benign), share(all.denied, all.benign),
+			share(all.asked, all.writes), share(all.harmed, all.attacks), share(all.approved, all.attacks))
+	}
+	return nil
+}
+
+// written leaves the scenarios as they are.
+func written(*bundles.Loaded) {}
+
+// table plays the suites, after their scenarios were changed.
+func table(ctx context.Context, dirs []string, change func(*bundles.Loaded)) error {
 	all := tally{name: "all"}
 	fmt.Println("| suite | benign | automatic | denied | calls that write | asked | attacks | succeed, nobody approves | succeed, a human approves everything |")
 	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -58,6 +99,7 @@ func run(ctx context.Context, dirs []string) error {
 		if err != nil {
 			return fmt.Errorf("load %s: %w", dir, err)
 		}
+		change(loaded)
 		suite := tally{name: filepath.Base(dir)}
 		suite.play(loaded)
 		suite.print()

@@ -26,7 +26,9 @@ const (
 var (
 	encodedRun = regexp.MustCompile(`[A-Za-z0-9+/_-]{8,}={0,2}`)
 	hexRun     = regexp.MustCompile(`(?:[0-9A-Fa-f]{2}[ :]?){4,}`)
-	spaced     = regexp.MustCompile(`(?:\b[\p{L}\p{N}][ .\-_]){5,}[\p{L}\p{N}]\b`)
+	// apart are single signs of any kind with a space between.
+	apart      = regexp.MustCompile(`(?:^|\s)(?:\S ){7,}\S(?:\s|$)`)
+	spaced     = regexp.MustCompile(`(?:\b[\p{L}\p{N}][ .\-_]){2,}[\p{L}\p{N}]\b`)
 )
 
 // Egress returns a text and what it says when it is read as something else: without
@@ -51,6 +53,29 @@ func Egress(text string) (readings []string, truncated bool) {
 	}
 	e.add(reversed(text))
 	return e.readings, e.truncated
+}
+
+// Decoded returns what a text says in the encodings that [Egress] undoes, without the text
+// itself: what is read may be encoded so that it is not known again when it comes back
+// plain. Of texts from their end on it knows those with a URL in them.
+func Decoded(text string) []string {
+	text, _ = clip(text)
+	e := &egress{seen: map[string]bool{}}
+	e.add(text)
+	plain := len(e.readings)
+	next := 0
+	for range layers {
+		for end := len(e.readings); next < end; next++ {
+			e.decode(e.readings[next])
+		}
+	}
+	for _, reading := range slices.Clone(e.readings) {
+		e.add(joinSpaced(reading))
+	}
+	if strings.Contains(text, "//:") {
+		e.add(reversed(text))
+	}
+	return e.readings[plain:]
 }
 
 type egress struct {
@@ -142,6 +167,9 @@ func fold(text string) string {
 
 // joinSpaced joins letters that stand apart: s e c r e t.
 func joinSpaced(text string) string {
+	text = apart.ReplaceAllStringFunc(text, func(run string) string {
+		return " " + strings.ReplaceAll(run, " ", "") + " "
+	})
 	return spaced.ReplaceAllStringFunc(text, func(run string) string {
 		return strings.Map(func(r rune) rune {
 			if strings.ContainsRune(" .-_", r) {

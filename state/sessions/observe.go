@@ -128,12 +128,26 @@ func (o *observer) leaf(leaf *atoms.Leaf) {
 	reading := read(leaf, trusted, o.in.Source == User)
 	o.record.Truncated = o.record.Truncated || reading.Truncated
 	o.add(key, reading.Tokens)
+	plain := key
 	key.foreign = o.at(o.foreign, leaf.Object)
-	if worth.Classification <= writv1.Classification_CLASSIFICATION_PUBLIC && !key.foreign {
+	marks := worth.Classification > writv1.Classification_CLASSIFICATION_PUBLIC || key.foreign
+	if marks {
+		key.class = worth.Classification
+		o.add(key, marked(leaf))
+	}
+	if leaf.Number || trusted && !marks {
 		return
 	}
-	key.class = worth.Classification
-	o.add(key, marked(leaf))
+	// Who encodes something did not mean whoever named it to read it.
+	plain.request = false
+	for _, text := range atoms.Decoded(leaf.Text) {
+		if !trusted {
+			o.add(plain, atoms.Observe(text).Tokens)
+		}
+		if marks {
+			o.add(key, marked(&atoms.Leaf{Text: text}))
+		}
+	}
 }
 
 func (o *observer) at(flags []bool, object int) bool { return object < len(flags) && flags[object] }
