@@ -27,8 +27,8 @@ var (
 	encodedRun = regexp.MustCompile(`[A-Za-z0-9+/_-]{8,}={0,2}`)
 	hexRun     = regexp.MustCompile(`(?:[0-9A-Fa-f]{2}[ :]?){4,}`)
 	// apart are single signs of any kind with a space between.
-	apart      = regexp.MustCompile(`(?:^|\s)(?:\S ){7,}\S(?:\s|$)`)
-	spaced     = regexp.MustCompile(`(?:\b[\p{L}\p{N}][ .\-_]){2,}[\p{L}\p{N}]\b`)
+	apart  = regexp.MustCompile(`(?:^|\s)(?:\S ){7,}\S(?:\s|$)`)
+	spaced = regexp.MustCompile(`(?:\b[\p{L}\p{N}][ .\-_]){2,}[\p{L}\p{N}]\b`)
 )
 
 // Egress returns a text and what it says when it is read as something else: without
