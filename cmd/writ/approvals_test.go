@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -27,6 +28,29 @@ type office struct {
 	dir    string
 	socket string
 	conn   *grpc.ClientConn
+	// said is what the agent writes to its standard error.
+	said lockedText
+}
+
+// log is what the agent has logged so far.
+func (o *office) log() string { return o.said.String() }
+
+// lockedText is a text that several goroutines write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func openOffice(t *testing.T) *office {
@@ -88,7 +112,7 @@ approvers:
 	go func() {
 		root := newRoot()
 		root.SetArgs([]string{"agent", "--config", file})
-		root.SetErr(&strings.Builder{})
+		root.SetErr(&o.said)
 		ended <- root.ExecuteContext(ctx)
 	}()
 	t.Cleanup(func() {

@@ -41,15 +41,20 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// isName reports whether text could be the name of a field.
+// isName reports whether text could be the name of a field. What has many digits is
+// rather a number, an account or a secret that was put in its place.
 func isName(text string) bool {
-	const longest = 64
+	const longest, mostDigits = 64, 3
+	digits := 0
 	for i := range len(text) {
 		c := text[i]
 		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 		if !letter && (i == 0 || c < '0' || c > '9') {
 			return false
 		}
+		if !letter {
+			digits++
+		}
 	}
-	return text != "" && len(text) <= longest
+	return text != "" && len(text) <= longest && digits <= mostDigits
 }
