@@ -88,8 +88,9 @@ func observationDrawn(t *rapid.T, now time.Time) *writv1.ObservationRecord {
 	return &writv1.ObservationRecord{
 		Session: sessionOf(t), Source: rapid.SampledFrom([]string{"user", "tool:a"}).Draw(t, "source"), Time: timestamppb.New(now), AtomsVersion: 1,
 		Objects: 1, Untrusted: rapid.Bool().Draw(t, "untrusted"), Groups: []*writv1.ObservedGroup{{
-			Trust: rapid.SampledFrom([]writv1.Trust{writv1.Trust_TRUST_TRUSTED, writv1.Trust_TRUST_UNTRUSTED}).Draw(t, "trust"),
-			Atoms: binary.BigEndian.AppendUint64(nil, rapid.Uint64Range(1, 5).Draw(t, "atom")),
+			Trust:      rapid.SampledFrom([]writv1.Trust{writv1.Trust_TRUST_TRUSTED, writv1.Trust_TRUST_UNTRUSTED}).Draw(t, "trust"),
+			Atoms:      binary.BigEndian.AppendUint64(nil, rapid.Uint64Range(1, 5).Draw(t, "atom")),
+			Restricted: rapid.Bool().Draw(t, "restricted"), Readers: binary.BigEndian.AppendUint64(nil, rapid.Uint64Range(1, 3).Draw(t, "reader")),
 		}},
 	}
 }

@@ -153,6 +153,7 @@ func (b *builder) tools() {
 			demands:     demands,
 			worth:       worthOf(tool),
 			enums:       enumsOf(tool.Request.Descriptor()),
+			audience:    b.audience(i, tool),
 		}
 	}
 }

@@ -87,6 +87,7 @@ func (b *Bundle) read(c *Call) *reading {
 	for i := range r.leaves {
 		// What can only be one of a few names says nothing of where it came from.
 		r.leaves[i].Bool = r.leaves[i].Bool || r.entry.enums[r.leaves[i].Field]
+		r.leaves[i].Audience = r.entry.audience[r.leaves[i].Field]
 		for _, d := range r.entry.demands {
 			if d.perUnit > 0 && d.field == r.leaves[i].Field {
 				r.leaves[i].PerUnit = d.perUnit

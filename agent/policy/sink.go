@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/atoms"
+	"github.com/writ-dev/writ/tools"
 )
 
 // egressCheck is the name of the check on what leaves.
@@ -36,6 +39,24 @@ func (e *evaluation) sink() {
 	}
 }
 
+// audience returns the fields of a sink's request that say to whom it goes, by their paths
+// in canonical JSON.
+func (b *builder) audience(i int, tool *tools.Tool) map[string]bool {
+	found := make(map[string]bool)
+	for _, name := range tool.Options.GetSink().GetTo() {
+		known := false
+		fieldsBelow(tool.Request.Descriptor(), func(path string, field protoreflect.FieldDescriptor, _ *writv1.FieldPolicy) {
+			if path == name && field.Kind() == protoreflect.StringKind && !field.IsMap() {
+				found[path], known = true, true
+			}
+		})
+		if !known {
+			b.issue(PartTool, i, "%s: its sink goes to %s, which is no text of its request; write the field's name in JSON", tool.Name, name)
+		}
+	}
+	return found
+}
+
 // leaving judges one value.
 func (e *evaluation) leaving(policy *writv1.SinkPolicy, leaf *atoms.Leaf) {
 	carried := e.carried(leaf.Path)
@@ -45,6 +66,8 @@ func (e *evaluation) leaving(policy *writv1.SinkPolicy, leaf *atoms.Leaf) {
 		e.stays(policy, writv1.Reason_REASON_DATA_UNREADABLE, leaf.Path, "the value is too large or too deeply encoded to be read")
 	case carried.GetForeignTenant():
 		e.stays(policy, writv1.Reason_REASON_DATA_FOREIGN_TENANT, leaf.Path, "the value carries something of another tenant")
+	case carried.GetBeyondReaders():
+		e.stays(policy, writv1.Reason_REASON_DATA_READERS, leaf.Path, "the value carries something that not all of those to whom it goes may read")
 	case carried.GetClassification() > most:
 		e.stays(policy, writv1.Reason_REASON_DATA_CLASSIFIED, leaf.Path, "the value carries something that is classified above what the tool may carry out")
 	}

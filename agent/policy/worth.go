@@ -20,6 +20,12 @@ func worthOf(tool *tools.Tool) map[string]sessions.Worth {
 		Trust:          cmp.Or(tool.Options.GetResult().GetTrust(), writv1.Trust_TRUST_UNTRUSTED),
 		Classification: cmp.Or(tool.Options.GetResult().GetClassification(), writv1.Classification_CLASSIFICATION_PUBLIC),
 	}
+	naming := make(map[string]bool)
+	fieldsBelow(tool.Response.Descriptor(), func(path string, _ protoreflect.FieldDescriptor, options *writv1.FieldPolicy) {
+		if options.GetReaders() {
+			naming[parent(path)] = true
+		}
+	})
 	of := map[string]sessions.Worth{"": base}
 	fieldsBelow(tool.Response.Descriptor(), func(path string, _ protoreflect.FieldDescriptor, options *writv1.FieldPolicy) {
 		above := of[parent(path)]
@@ -27,6 +33,8 @@ func worthOf(tool *tools.Tool) map[string]sessions.Worth {
 			Trust:          cmp.Or(options.GetTrust(), above.Trust),
 			Classification: cmp.Or(options.GetClassification(), above.Classification),
 			Tenant:         options.GetBinding() == writv1.Binding_BINDING_TENANT,
+			Readers:        options.GetReaders(),
+			Restricted:     above.Restricted || naming[parent(path)],
 		}
 	})
 	return of

@@ -104,7 +104,7 @@ func provenance(v *writv1.ValueProvenance) string {
 		parts = append(parts, fmt.Sprintf("in object %d", object))
 	}
 	parts = append(parts, present(map[string]bool{
-		"of this request": v.GetOfRequest(), "of another tenant": v.GetForeignTenant(), "not read to its end": v.GetTruncated(),
+		"of this request": v.GetOfRequest(), "of another tenant": v.GetForeignTenant(), "not for all to whom it goes": v.GetBeyondReaders(), "not read to its end": v.GetTruncated(),
 		"its secrets said by the user": v.GetSecretsOfUser(),
 	})...)
 	if class := name(v.GetClassification(), "CLASSIFICATION_"); class != "" {

@@ -60,6 +60,7 @@ var table = map[writv1.Reason]Wire{
 	writv1.Reason_REASON_DATA_SECRET:                    {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_DATA_CLASSIFIED:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_DATA_FOREIGN_TENANT:            {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
+	writv1.Reason_REASON_DATA_READERS:                   {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_DATA_UNREADABLE:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},
 	writv1.Reason_REASON_ADMISSION_SESSION_UNKNOWN:      {GRPC: codes.NotFound, HTTP: 404, JSONRPC: -32004, Retry: RetryNever},
 	writv1.Reason_REASON_BUDGET_SESSION_LIMIT:           {GRPC: codes.ResourceExhausted, HTTP: 429, JSONRPC: -32005, Retry: RetryLater},

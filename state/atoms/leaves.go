@@ -32,6 +32,8 @@ type Leaf struct {
 	// PerUnit is how many of what a number counts make a unit of money, a power of ten;
 	// 0 where it is no money.
 	PerUnit uint32
+	// Audience says that it names somebody to whom the call sends what it carries.
+	Audience bool
 	// Object is the innermost object that it stands in: its place among the
 	// objects, in the order in which they begin.
 	Object int

@@ -38,6 +38,10 @@ type Worth struct {
 	Classification writv1.Classification
 	// Tenant says that the value names the tenant that its object belongs to.
 	Tenant bool
+	// Readers says that the value names somebody who may read its object, Restricted
+	// that its object, or one that it stands in, has such a field: where that is empty
+	// nobody may.
+	Readers, Restricted bool
 }
 
 // Observed is something that a session comes to know.
@@ -84,6 +88,7 @@ func Observation(h *atoms.Hasher, in Observed, said Said) *writv1.ObservationRec
 	}
 	o.narrow()
 	o.tenants()
+	o.readers()
 	for i := range o.leaves {
 		o.leaf(&o.leaves[i])
 	}
@@ -98,6 +103,9 @@ type groupKey struct {
 	class   writv1.Classification
 	request bool
 	foreign bool
+	// restricted says that readers, packed, are all who may read it.
+	restricted bool
+	readers    string
 }
 
 type observer struct {
@@ -109,9 +117,12 @@ type observer struct {
 	// chosen and foreign are of the objects: which the user's words select, and
 	// which are another tenant's.
 	chosen, foreign []bool
-	groups          map[groupKey][]byte
-	count           int
-	record          *writv1.ObservationRecord
+	// restricted are the objects that say who may read them, may who that is.
+	restricted []bool
+	may        [][]uint64
+	groups     map[groupKey][]byte
+	count      int
+	record     *writv1.ObservationRecord
 }
 
 // leaf adds the atoms of one value.
@@ -130,7 +141,10 @@ func (o *observer) leaf(leaf *atoms.Leaf) {
 	o.add(key, reading.Tokens)
 	plain := key
 	key.foreign = o.at(o.foreign, leaf.Object)
-	marks := worth.Classification > writv1.Classification_CLASSIFICATION_PUBLIC || key.foreign
+	if o.at(o.restricted, leaf.Object) && !worth.Readers {
+		key.restricted, key.readers = true, string(packed(o.may[leaf.Object]))
+	}
+	marks := worth.Classification > writv1.Classification_CLASSIFICATION_PUBLIC || key.foreign || key.restricted
 	if marks {
 		key.class = worth.Classification
 		o.add(key, marked(leaf))
@@ -342,7 +356,7 @@ func (o *observer) close() {
 		keys = append(keys, key)
 	}
 	slices.SortFunc(keys, func(a, b groupKey) int {
-		return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.trust, b.trust), cmp.Compare(a.class, b.class))
+		return cmp.Or(cmp.Compare(a.object, b.object), cmp.Compare(a.trust, b.trust), cmp.Compare(a.class, b.class), cmp.Compare(a.readers, b.readers))
 	})
 	if len(keys) > most {
 		keys, o.record.Truncated = keys[:most], true
@@ -351,6 +365,7 @@ func (o *observer) close() {
 		o.record.Groups = append(o.record.Groups, &writv1.ObservedGroup{
 			Object: uint32(min(key.object, 65535)), Trust: key.trust, Classification: key.class,
 			OfRequest: key.request, ForeignTenant: key.foreign, Atoms: o.groups[key],
+			Restricted: key.restricted, Readers: []byte(key.readers),
 		})
 	}
 }

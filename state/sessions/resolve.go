@@ -25,18 +25,21 @@ type Asked struct {
 	sink             bool
 	carried, secrets []uint64
 	truncated        bool
+	// audience are those to whom it goes, by the names of each.
+	audience [][]uint64
 }
 
 // Ask prepares the values among arguments to be asked for. Where the tool is a sink
 // what they carry is asked for too.
 func Ask(h *atoms.Hasher, leaves []atoms.Leaf, sink bool) []Asked {
 	var out []Asked
+	audience := audienceOf(h, leaves)
 	for i := range leaves {
 		leaf := &leaves[i]
 		if leaf.Bool || len(out) >= mostLabels {
 			continue
 		}
-		asked := Asked{path: leaf.Path, alternatives: hashed(h, decisive(leaf)), sink: sink}
+		asked := Asked{path: leaf.Path, alternatives: hashed(h, decisive(leaf)), sink: sink, audience: audience}
 		if !leaf.Number {
 			asked.loose = hashed(h, atoms.Loose(leaf.Text))
 		}
@@ -135,6 +138,9 @@ func (m *Machine) carries(id ID, a *Asked, label *writv1.ValueProvenance) *writv
 	class, foreign := m.Carries(id, a.carried)
 	out.Classification, out.ForeignTenant = max(out.Classification, class), out.ForeignTenant || foreign
 	out.Truncated = a.truncated
+	if s, ok := m.sessions[id]; ok {
+		out.BeyondReaders = s.beyond(a.carried, a.audience)
+	}
 	out.SecretsOfUser = len(a.secrets) > 0 && !slices.ContainsFunc(a.secrets, func(atom uint64) bool {
 		user, _ := m.Said(id, atom)
 		return !user

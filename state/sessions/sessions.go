@@ -111,6 +111,8 @@ type session struct {
 	values map[uint64]*value
 	// sources are the sources that values name by their place in it.
 	sources []string
+	// readers are the sets of readers that values name by their place in it.
+	readers [][]uint64
 	// objects is how many objects were observed.
 	objects uint32
 	// version counts changes, so that a reader can tell whether what it read still

@@ -248,3 +248,54 @@ func TestAMachineThatIsRestoredIsTheSame(t *testing.T) {
 		}
 	})
 }
+
+// share has a session read a note that names who may read it.
+func share(m *sessions.Machine, text, readers string) {
+	in := sessions.Observed{
+		Session: idOf(1), Tenant: "acme", Source: "tool:notes.read", Time: noon, JSON: []byte(`{"text":"` + text + `","with":` + readers + `}`), Selected: true,
+		Worth: func(field string) sessions.Worth {
+			return sessions.Worth{Trust: writv1.Trust_TRUST_TRUSTED, Readers: field == "with", Restricted: true}
+		},
+	}
+	m.Observe(sessions.Observation(hasher(), in, func(atom uint64) (bool, bool) { return m.Said(idOf(1), atom) }))
+}
+
+func TestWhatNamesItsReadersGoesToThemAlone(t *testing.T) {
+	t.Parallel()
+	const secret = "the offsite is in Lisbon on Friday"
+	m := sessions.New()
+	begin(m, idOf(1), principal("ann", "acme"), noon)
+	share(m, secret, `["jane@example.com","Tom@Example.com"]`)
+	share(m, "nobody may know about the merger yet", `[]`)
+	share(m, "both notes say that lunch is at noon", `["jane@example.com","tom@example.com"]`)
+	share(m, "both notes say that lunch is at noon", `["tom@example.com","kim@example.com"]`)
+	beyond := func(text string, to ...string) bool {
+		leaves := []atoms.Leaf{{Path: "text", Field: "text", Text: text}}
+		for _, name := range to {
+			leaves = append(leaves, atoms.Leaf{Path: "to", Field: "to", Text: name, Audience: true})
+		}
+		return m.Values(idOf(1), sessions.Ask(hasher(), leaves, true))[0].GetBeyondReaders()
+	}
+	for name, c := range map[string]struct {
+		text string
+		to   []string
+		want bool
+	}{
+		"a reader":                            {secret, []string{"JANE@example.com"}, false},
+		"both readers":                        {"FYI: " + secret, []string{"jane@example.com", "tom@example.com"}, false},
+		"somebody else":                       {secret, []string{"eve@example.com"}, true},
+		"somebody else beside a reader":       {secret, []string{"jane@example.com", "eve@example.com"}, true},
+		"nobody who is known":                 {secret, nil, true},
+		"a part of it, to somebody else":      {"it is in Lisbon on Friday", []string{"eve@example.com"}, true},
+		"in base64, to somebody else":         {"dGhlIG9mZnNpdGUgaXMgaW4gTGlzYm9uIG9uIEZyaWRheQ==", []string{"eve@example.com"}, true},
+		"something else, to somebody else":    {"we meet on Monday", []string{"eve@example.com"}, false},
+		"what nobody may read":                {"nobody may know about the merger yet", []string{"jane@example.com"}, true},
+		"what two say, to who may read both":  {"both notes say that lunch is at noon", []string{"tom@example.com"}, false},
+		"what two say, to who may read one":   {"both notes say that lunch is at noon", []string{"jane@example.com"}, true},
+		"the address of a reader, to another": {"ask jane@example.com", []string{"eve@example.com"}, false},
+	} {
+		if got := beyond(c.text, c.to...); got != c.want {
+			t.Errorf("%s: beyond its readers is %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -52,6 +52,9 @@ func (s *session) held() []*writv1.HeldSession {
 		Attested: s.attested, ReadUntrusted: s.untrusted, Classification: s.class, Full: s.full, Counts: s.counts.message(),
 		Sources: s.sources, Objects: s.objects,
 	}
+	for _, set := range s.readers {
+		head.Readers = append(head.Readers, packed(set))
+	}
 	if !s.ambient {
 		head.TokenDigest = s.token[:]
 	}
@@ -98,6 +101,7 @@ func (v *value) held(atom uint64) *writv1.HeldValue {
 	out := &writv1.HeldValue{
 		Atom: atom, Sources: v.sources, Trusted: v.trusted, Carried: v.carried, OfRequest: v.request,
 		ForeignTenant: v.foreign, Named: v.named, Classification: v.class, Objects: v.objects,
+		Readers: v.readers,
 	}
 	if !v.at.IsZero() {
 		out.TrustedTime = timestamppb.New(v.at)
@@ -125,9 +129,13 @@ func (m *Machine) Restore(part *writv1.HeldSession) error {
 		v := &value{
 			sources: held.GetSources(), trusted: held.GetTrusted(), carried: held.GetCarried(), request: held.GetOfRequest(),
 			foreign: held.GetForeignTenant(), named: held.GetNamed(), class: held.GetClassification(), objects: held.GetObjects(),
+			readers: held.GetReaders(),
 		}
 		if held.GetTrustedTime() != nil {
 			v.at = held.GetTrustedTime().AsTime()
+		}
+		if int(v.readers) > len(s.readers) {
+			return fmt.Errorf("%w: a value names readers that the session has not", ErrUnknown)
 		}
 		s.values[held.GetAtom()] = v
 		m.values++
@@ -141,6 +149,9 @@ func (m *Machine) restoreHead(part *writv1.HeldSession) {
 	s.attested, s.untrusted = part.GetAttested(), part.GetReadUntrusted()
 	s.class, s.full, s.counts = part.GetClassification(), part.GetFull(), countsOf(part.GetCounts())
 	s.sources, s.objects = part.GetSources(), part.GetObjects()
+	for _, set := range part.GetReaders() {
+		s.readers = append(s.readers, slices.Collect(unpack(set)))
+	}
 	if !s.ambient {
 		copy(s.token[:], part.GetTokenDigest())
 		m.tokens[s.token] = s.id

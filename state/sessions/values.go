@@ -38,6 +38,9 @@ type value struct {
 	named   bool
 	foreign bool
 	class   writv1.Classification
+	// readers is the set of those who may read it, by its place among the session's
+	// from 1; 0 where nothing says.
+	readers uint32
 	// objects are the objects of trusted lookups that hold it, the newest.
 	objects []uint32
 	// at is when a trusted source last said it.
@@ -66,6 +69,7 @@ func (m *Machine) Observe(r *writv1.ObservationRecord) {
 	for _, group := range r.GetGroups() {
 		for atom := range unpack(group.GetAtoms()) {
 			if v := m.value(s, atom); v != nil {
+				s.restrict(v, group)
 				v.observe(group, source, s.objects+group.GetObject(), now)
 			}
 		}

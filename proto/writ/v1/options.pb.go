@@ -902,6 +902,9 @@ type FieldPolicy struct {
 	Classification Classification `protobuf:"varint,4,opt,name=classification,proto3,enum=writ.v1.Classification" json:"classification,omitempty"`
 	// In a request: where the value must have come from.
 	Provenance *ProvenanceDemand `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	// In a response: the values of the field name who may read the object that it stands
+	// in, and what is below. They count as read by nobody else.
+	Readers bool `protobuf:"varint,6,opt,name=readers,proto3" json:"readers,omitempty"`
 	// What a whole number counts against budgets.
 	Budget        *BudgetUnit `protobuf:"bytes,10,opt,name=budget,proto3" json:"budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -971,6 +974,13 @@ func (x *FieldPolicy) GetProvenance() *ProvenanceDemand {
 		return x.Provenance
 	}
 	return nil
+}
+
+func (x *FieldPolicy) GetReaders() bool {
+	if x != nil {
+		return x.Readers
+	}
+	return false
 }
 
 func (x *FieldPolicy) GetBudget() *BudgetUnit {
@@ -1068,7 +1078,7 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\bupstream\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bupstream\x12\x1e\n" +
 	"\x04tool\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04tool\x12I\n" +
-	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\xe8\x02\n" +
+	"\x11definition_digest\x18\x03 \x01(\tB\x1c\xbaH\x19r\x172\x15^sha256:[0-9a-f]{64}$R\x10definitionDigest\"\x82\x03\n" +
 	"\vFieldPolicy\x12@\n" +
 	"\vsensitivity\x18\x01 \x01(\x0e2\x14.writ.v1.SensitivityB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsensitivity\x124\n" +
 	"\abinding\x18\x02 \x01(\x0e2\x10.writ.v1.BindingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abinding\x12.\n" +
@@ -1076,7 +1086,8 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\x0eclassification\x18\x04 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\x129\n" +
 	"\n" +
 	"provenance\x18\x05 \x01(\v2\x19.writ.v1.ProvenanceDemandR\n" +
-	"provenance\x12+\n" +
+	"provenance\x12\x18\n" +
+	"\areaders\x18\x06 \x01(\bR\areaders\x12+\n" +
 	"\x06budget\x18\n" +
 	" \x01(\v2\x13.writ.v1.BudgetUnitR\x06budget*J\n" +
 	"\x04Risk\x12\x14\n" +

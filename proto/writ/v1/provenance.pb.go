@@ -341,6 +341,9 @@ type ValueProvenance struct {
 	Truncated bool `protobuf:"varint,9,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// Whether all that looks like a secret in it was said by the user.
 	SecretsOfUser bool `protobuf:"varint,10,opt,name=secrets_of_user,json=secretsOfUser,proto3" json:"secrets_of_user,omitempty"`
+	// Whether it carries something that not all of those to whom the sink sends it may
+	// read.
+	BeyondReaders bool `protobuf:"varint,11,opt,name=beyond_readers,json=beyondReaders,proto3" json:"beyond_readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +444,13 @@ func (x *ValueProvenance) GetTruncated() bool {
 func (x *ValueProvenance) GetSecretsOfUser() bool {
 	if x != nil {
 		return x.SecretsOfUser
+	}
+	return false
+}
+
+func (x *ValueProvenance) GetBeyondReaders() bool {
+	if x != nil {
+		return x.BeyondReaders
 	}
 	return false
 }
@@ -597,7 +607,11 @@ type ObservedGroup struct {
 	ForeignTenant bool `protobuf:"varint,5,opt,name=foreign_tenant,json=foreignTenant,proto3" json:"foreign_tenant,omitempty"`
 	// First 8 bytes of HMAC-SHA-256 under the session's key of each atom, one after
 	// the other.
-	Atoms         []byte `protobuf:"bytes,6,opt,name=atoms,proto3" json:"atoms,omitempty"`
+	Atoms []byte `protobuf:"bytes,6,opt,name=atoms,proto3" json:"atoms,omitempty"`
+	// Whether the object says who may read it.
+	Restricted bool `protobuf:"varint,7,opt,name=restricted,proto3" json:"restricted,omitempty"`
+	// With restricted: atoms of those who may, one after the other. None: nobody.
+	Readers       []byte `protobuf:"bytes,8,opt,name=readers,proto3" json:"readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +688,20 @@ func (x *ObservedGroup) GetAtoms() []byte {
 	return nil
 }
 
+func (x *ObservedGroup) GetRestricted() bool {
+	if x != nil {
+		return x.Restricted
+	}
+	return false
+}
+
+func (x *ObservedGroup) GetReaders() []byte {
+	if x != nil {
+		return x.Readers
+	}
+	return nil
+}
+
 // ResultPolicy says what the values that a tool returns are worth. A field may
 // say otherwise for itself.
 type ResultPolicy struct {
@@ -740,7 +768,10 @@ type SinkPolicy struct {
 	// above what the sink may carry, or is another tenant's. Default: DISPOSITION_DENY.
 	Otherwise Disposition `protobuf:"varint,2,opt,name=otherwise,proto3,enum=writ.v1.Disposition" json:"otherwise,omitempty"`
 	// Whether text that looks like a secret may leave.
-	Secrets       SecretHandling `protobuf:"varint,3,opt,name=secrets,proto3,enum=writ.v1.SecretHandling" json:"secrets,omitempty"`
+	Secrets SecretHandling `protobuf:"varint,3,opt,name=secrets,proto3,enum=writ.v1.SecretHandling" json:"secrets,omitempty"`
+	// Fields of the request that say to whom it goes. What says who may read it leaves to
+	// them alone. None: such a thing does not leave through this sink.
+	To            []string `protobuf:"bytes,4,rep,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,6 +825,13 @@ func (x *SinkPolicy) GetSecrets() SecretHandling {
 		return x.Secrets
 	}
 	return SecretHandling_SECRET_HANDLING_UNSPECIFIED
+}
+
+func (x *SinkPolicy) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
 }
 
 // ProvenanceDemand says where the value of a field must have come from. No grant
@@ -907,7 +945,7 @@ var File_writ_v1_provenance_proto protoreflect.FileDescriptor
 
 const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\n" +
-	"\x18writ/v1/provenance.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n" +
+	"\x18writ/v1/provenance.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x03\n" +
 	"\x0fValueProvenance\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x04path\x12+\n" +
@@ -921,7 +959,8 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\x0eforeign_tenant\x18\b \x01(\bR\rforeignTenant\x12\x1c\n" +
 	"\ttruncated\x18\t \x01(\bR\ttruncated\x12&\n" +
 	"\x0fsecrets_of_user\x18\n" +
-	" \x01(\bR\rsecretsOfUser\"\xf7\x03\n" +
+	" \x01(\bR\rsecretsOfUser\x12%\n" +
+	"\x0ebeyond_readers\x18\v \x01(\bR\rbeyondReaders\"\xf7\x03\n" +
 	"\x11ObservationRecord\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\asession\x12\"\n" +
 	"\x06source\x18\x02 \x01(\tB\n" +
@@ -935,7 +974,7 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\ratoms_version\x18\t \x01(\rB\a\xbaH\x04*\x02(\x01R\fatomsVersion\x12)\n" +
 	"\x10attested_request\x18\n" +
 	" \x01(\bR\x0fattestedRequest\x12#\n" +
-	"\acarried\x18\v \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x02R\acarried\"\x96\x02\n" +
+	"\acarried\x18\v \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x02R\acarried\"\xda\x02\n" +
 	"\rObservedGroup\x12!\n" +
 	"\x06object\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x06object\x120\n" +
 	"\x05trust\x18\x02 \x01(\x0e2\x0e.writ.v1.TrustB\n" +
@@ -944,15 +983,20 @@ const file_writ_v1_provenance_proto_rawDesc = "" +
 	"\n" +
 	"of_request\x18\x04 \x01(\bR\tofRequest\x12%\n" +
 	"\x0eforeign_tenant\x18\x05 \x01(\bR\rforeignTenant\x12\x1f\n" +
-	"\x05atoms\x18\x06 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x02R\x05atoms\"\x89\x01\n" +
+	"\x05atoms\x18\x06 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x02R\x05atoms\x12\x1e\n" +
+	"\n" +
+	"restricted\x18\a \x01(\bR\n" +
+	"restricted\x12\"\n" +
+	"\areaders\x18\b \x01(\fB\b\xbaH\x05z\x03\x18\x80\x04R\areaders\"\x89\x01\n" +
 	"\fResultPolicy\x12.\n" +
 	"\x05trust\x18\x01 \x01(\x0e2\x0e.writ.v1.TrustB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05trust\x12I\n" +
-	"\x0eclassification\x18\x02 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\"\xc4\x01\n" +
+	"\x0eclassification\x18\x02 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eclassification\"\xe9\x01\n" +
 	"\n" +
 	"SinkPolicy\x12;\n" +
 	"\acarries\x18\x01 \x01(\x0e2\x17.writ.v1.ClassificationB\b\xbaH\x05\x82\x01\x02\x10\x01R\acarries\x12<\n" +
 	"\totherwise\x18\x02 \x01(\x0e2\x14.writ.v1.DispositionB\b\xbaH\x05\x82\x01\x02\x10\x01R\totherwise\x12;\n" +
-	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\"\xb5\x03\n" +
+	"\asecrets\x18\x03 \x01(\x0e2\x17.writ.v1.SecretHandlingB\b\xbaH\x05\x82\x01\x02\x10\x01R\asecrets\x12#\n" +
+	"\x02to\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x02R\x02to\"\xb5\x03\n" +
 	"\x10ProvenanceDemand\x121\n" +
 	"\x05least\x18\x01 \x01(\x0e2\x0f.writ.v1.OriginB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05least\x12<\n" +

@@ -182,6 +182,10 @@ const (
 	// An argument is too large or too deeply encoded to be read for what must not leave.
 	// Mended by: The caller: send less, or plainer.
 	Reason_REASON_DATA_UNREADABLE Reason = 93
+	// An argument carries something that not all of those to whom it goes may read.
+	// Mended by: The caller: send it to those who may; the operator: the fields that say
+	// who reads a result.
+	Reason_REASON_DATA_READERS Reason = 94
 	// A budget that bears on the call has too little left.
 	// Mended by: The caller: wait for the next window; the operator: raise the budget.
 	Reason_REASON_BUDGET_EXHAUSTED Reason = 100
@@ -352,6 +356,7 @@ var (
 		91:  "REASON_DATA_CLASSIFIED",
 		92:  "REASON_DATA_FOREIGN_TENANT",
 		93:  "REASON_DATA_UNREADABLE",
+		94:  "REASON_DATA_READERS",
 		100: "REASON_BUDGET_EXHAUSTED",
 		101: "REASON_BUDGET_SESSION_LIMIT",
 		102: "REASON_BUDGET_UNKNOWN",
@@ -441,6 +446,7 @@ var (
 		"REASON_DATA_CLASSIFIED":                91,
 		"REASON_DATA_FOREIGN_TENANT":            92,
 		"REASON_DATA_UNREADABLE":                93,
+		"REASON_DATA_READERS":                   94,
 		"REASON_BUDGET_EXHAUSTED":               100,
 		"REASON_BUDGET_SESSION_LIMIT":           101,
 		"REASON_BUDGET_UNKNOWN":                 102,
@@ -513,7 +519,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xd5\x15\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xee\x15\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -564,7 +570,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x12REASON_DATA_SECRET\x10Z\x12\x1a\n" +
 	"\x16REASON_DATA_CLASSIFIED\x10[\x12\x1e\n" +
 	"\x1aREASON_DATA_FOREIGN_TENANT\x10\\\x12\x1a\n" +
-	"\x16REASON_DATA_UNREADABLE\x10]\x12\x1b\n" +
+	"\x16REASON_DATA_UNREADABLE\x10]\x12\x17\n" +
+	"\x13REASON_DATA_READERS\x10^\x12\x1b\n" +
 	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1f\n" +
 	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x19\n" +
 	"\x15REASON_BUDGET_UNKNOWN\x10f\x12\x1a\n" +

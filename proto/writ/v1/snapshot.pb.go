@@ -386,7 +386,9 @@ type HeldSession struct {
 	// Its calls of one tool.
 	Steps *HeldSteps `protobuf:"bytes,14,opt,name=steps,proto3" json:"steps,omitempty"`
 	// Values that it knows.
-	Values        []*HeldValue `protobuf:"bytes,15,rep,name=values,proto3" json:"values,omitempty"`
+	Values []*HeldValue `protobuf:"bytes,15,rep,name=values,proto3" json:"values,omitempty"`
+	// The sets of readers that values name by their place, each the atoms of its readers.
+	Readers       [][]byte `protobuf:"bytes,16,rep,name=readers,proto3" json:"readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -522,6 +524,13 @@ func (x *HeldSession) GetSteps() *HeldSteps {
 func (x *HeldSession) GetValues() []*HeldValue {
 	if x != nil {
 		return x.Values
+	}
+	return nil
+}
+
+func (x *HeldSession) GetReaders() [][]byte {
+	if x != nil {
+		return x.Readers
 	}
 	return nil
 }
@@ -676,7 +685,9 @@ type HeldValue struct {
 	// When a trusted source last said it.
 	TrustedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=trusted_time,json=trustedTime,proto3" json:"trusted_time,omitempty"`
 	// Whether an untrusted source said it that the request named.
-	Named         bool `protobuf:"varint,10,opt,name=named,proto3" json:"named,omitempty"`
+	Named bool `protobuf:"varint,10,opt,name=named,proto3" json:"named,omitempty"`
+	// The set of those who may read it, by its place from 1. 0: it says nothing of that.
+	Readers       uint32 `protobuf:"varint,11,opt,name=readers,proto3" json:"readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -779,6 +790,13 @@ func (x *HeldValue) GetNamed() bool {
 		return x.Named
 	}
 	return false
+}
+
+func (x *HeldValue) GetReaders() uint32 {
+	if x != nil {
+		return x.Readers
+	}
+	return 0
 }
 
 // HeldRun is a run as a snapshot keeps it, or the totals of a workflow.
@@ -1094,7 +1112,7 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\tapprovals\x18\b \x01(\x04R\tapprovals\x12#\n" +
 	"\rheld_balances\x18\n" +
 	" \x01(\x04R\fheldBalances\x12\x16\n" +
-	"\x06drifts\x18\v \x01(\x04R\x06drifts\"\x89\x05\n" +
+	"\x06drifts\x18\v \x01(\x04R\x06drifts\"\xb4\x05\n" +
 	"\vHeldSession\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12(\n" +
 	"\x05owner\x18\x02 \x01(\v2\x12.writ.v1.PrincipalR\x05owner\x12*\n" +
@@ -1113,7 +1131,8 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\asources\x18\f \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\asources\x12\x18\n" +
 	"\aobjects\x18\r \x01(\rR\aobjects\x12(\n" +
 	"\x05steps\x18\x0e \x01(\v2\x12.writ.v1.HeldStepsR\x05steps\x125\n" +
-	"\x06values\x18\x0f \x03(\v2\x12.writ.v1.HeldValueB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06values\"p\n" +
+	"\x06values\x18\x0f \x03(\v2\x12.writ.v1.HeldValueB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x06values\x12)\n" +
+	"\areaders\x18\x10 \x03(\fB\x0f\xbaH\f\x92\x01\t\x10@\"\x05z\x03\x18\x80\x04R\areaders\"p\n" +
 	"\tHeldSteps\x12\x1c\n" +
 	"\x04tool\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04tool\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12/\n" +
@@ -1122,7 +1141,7 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\vdecision_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"decisionId\x12!\n" +
 	"\x04step\x18\x02 \x01(\v2\r.writ.v1.StepR\x04step\x12\x12\n" +
-	"\x04open\x18\x03 \x01(\bR\x04open\"\xf7\x02\n" +
+	"\x04open\x18\x03 \x01(\bR\x04open\"\x9a\x03\n" +
 	"\tHeldValue\x12\x12\n" +
 	"\x04atom\x18\x01 \x01(\x06R\x04atom\x12\x18\n" +
 	"\asources\x18\x02 \x01(\x04R\asources\x12\x18\n" +
@@ -1135,7 +1154,8 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\aobjects\x18\b \x03(\rB\b\xbaH\x05\x92\x01\x02\x10\x10R\aobjects\x12=\n" +
 	"\ftrusted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vtrustedTime\x12\x14\n" +
 	"\x05named\x18\n" +
-	" \x01(\bR\x05named\"\xed\x02\n" +
+	" \x01(\bR\x05named\x12!\n" +
+	"\areaders\x18\v \x01(\rB\a\xbaH\x04*\x02\x18@R\areaders\"\xed\x02\n" +
 	"\aHeldRun\x12/\n" +
 	"\x06totals\x18\x01 \x01(\v2\x17.writ.v1.WorkflowTotalsR\x06totals\x12!\n" +
 	"\asession\x18\x02 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12 \n" +
