@@ -181,6 +181,9 @@ func (e *explainer) operator(ctx context.Context, out *explanation) error {
 		}
 		out.Values = append(out.Values, one)
 	}
+	if risk := e.body.GetDecision().GetRisk(); risk != nil {
+		out.Risk, out.Review = policy.RiskText(risk), e.body.GetReview()
+	}
 	var text strings.Builder
 	if err := query.WriteRecord(&text, e.stored); err != nil {
 		return err

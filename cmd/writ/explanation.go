@@ -32,6 +32,9 @@ type explanation struct {
 
 	Checks []explainedCheck `json:"checks,omitempty"`
 	Values []explainedValue `json:"values,omitempty"`
+	// Risk is the score and what it is made of, and whether a human is to review the call.
+	Risk   string `json:"risk,omitempty"`
+	Review bool   `json:"review,omitempty"`
 	// record is the whole record for people, the checks among it.
 	record string
 

@@ -74,6 +74,13 @@ func TestARiskyCallIsReviewedAndBecomesATest(t *testing.T) {
 			t.Errorf("show does not say %q:\n%s", want, show)
 		}
 	}
+	explained := standardOutput(t, "explain", "--ledger", r.ledger, "-o", "json", r.higher)
+	if !strings.Contains(explained, `"risk": "90: medium 30, large +40, untrusted_payee +20; in extreme, 1000 of 1000 reviewed"`) || !strings.Contains(explained, `"review": true`) {
+		t.Errorf("explained:\n%s", explained)
+	}
+	if told := standardOutput(t, "explain", "--ledger", r.ledger, "--for", "planner", "-o", "json", r.higher); strings.Contains(told, `"risk":`) {
+		t.Errorf("a planner is told the score:\n%s", told)
+	}
 	if got := r.fails("oz", "label", r.high, "deny"); !strings.Contains(got, "may review calls of the tenant") {
 		t.Errorf("another tenant's approver: %s", got)
 	}
