@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -249,6 +250,7 @@ func (o *observer) narrow() {
 // said returns, for each object, what of it and of the objects below it the user said,
 // and what of that stands in trusted fields.
 func (o *observer) said() (out, sure []map[uint64]bool) {
+	generic := o.generic()
 	out, sure = make([]map[uint64]bool, len(o.objects)), make([]map[uint64]bool, len(o.objects))
 	for i := range out {
 		out[i], sure[i] = make(map[uint64]bool), make(map[uint64]bool)
@@ -265,7 +267,7 @@ func (o *observer) said() (out, sure []map[uint64]bool) {
 		}
 		for _, token := range tokens {
 			atom := uint64(o.hasher.Atom(token))
-			if user, _ := o.known(atom); !user {
+			if user, _ := o.known(atom); !user || generic[atom] {
 				continue
 			}
 			for at := leaf.Object; at >= 0; at = o.objects[at].Parent {
@@ -277,6 +279,30 @@ func (o *observer) said() (out, sure []map[uint64]bool) {
 		}
 	}
 	return out, sure
+}
+
+// generic returns the words that name what is listed and not one of it: those of the
+// tool's name and of the fields. Who asks for the cheapest hotel names no hotel, though one
+// of them has the word in its name.
+func (o *observer) generic() map[uint64]bool {
+	apart := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+	found := make(map[uint64]bool)
+	note := func(name string) {
+		for word := range strings.FieldsFuncSeq(strings.ToLower(name), apart) {
+			for _, form := range [...]string{word, strings.TrimSuffix(word, "s"), word + "s"} {
+				found[uint64(o.hasher.Atom(atoms.Token{Kind: atoms.Whole, Text: form}))] = true
+			}
+		}
+	}
+	note(strings.TrimPrefix(o.in.Source, ToolSource("")))
+	seen := ""
+	for i := range o.leaves {
+		if field := o.leaves[i].Field; field != seen {
+			note(field)
+			seen = field
+		}
+	}
+	return found
 }
 
 // choose leaves chosen those of the siblings that no other dominates: that holds
