@@ -46,6 +46,9 @@ const (
 	// MostValuesInAll bounds the atoms that all sessions know: some 500 MiB. A session
 	// that would know more is full, as one is that has too many of its own.
 	MostValuesInAll = 1 << 22
+	// MostValuesOfTenant bounds those of one tenant's sessions: nobody's sessions are
+	// filled by another tenant alone.
+	MostValuesOfTenant = MostValuesInAll / 2
 	// MostTools bounds the tools of which a session keeps steps.
 	MostTools = 256
 	// MostSteps bounds the steps that are kept of one tool, the newest.
@@ -136,8 +139,11 @@ type Machine struct {
 	// open has the session of each step that has not ended.
 	open map[[16]byte]*step
 	next uint64
-	// values is how many values all sessions know.
-	values int
+	// values is how many values all sessions know, ofTenant how many those of a tenant.
+	values   int
+	ofTenant map[string]int
+	// mostOfTenant is MostValuesOfTenant.
+	mostOfTenant int
 }
 
 // New returns a machine without sessions.
@@ -147,6 +153,7 @@ func New() *Machine {
 		tokens:   make(map[Token]ID),
 		owners:   make(map[Owner]*owned),
 		open:     make(map[[16]byte]*step),
+		ofTenant: make(map[string]int), mostOfTenant: MostValuesOfTenant,
 	}
 }
 
@@ -275,6 +282,9 @@ func (m *Machine) at(id ID, owner Owner, now time.Time) *session {
 func (m *Machine) drop(s *session) {
 	delete(m.sessions, s.id)
 	m.values -= len(s.values)
+	if m.ofTenant[s.owner.Tenant] -= len(s.values); m.ofTenant[s.owner.Tenant] == 0 {
+		delete(m.ofTenant, s.owner.Tenant)
+	}
 	if m.tokens[s.token] == s.id {
 		delete(m.tokens, s.token)
 	}

@@ -4,6 +4,7 @@ package sessions_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -181,6 +182,27 @@ func TestAFullSessionLearnsNothingMore(t *testing.T) {
 	}
 	if !m.Summary(idOf(1), sessions.OwnerOf(principal("ann", "acme")), noon, nil).GetFull() {
 		t.Error("a full session does not say so")
+	}
+}
+
+func TestATenantFillsNoOtherTenantsSessions(t *testing.T) {
+	t.Parallel()
+	m := sessions.New()
+	m.SetMostOfTenant(20)
+	begin(m, idOf(1), principal("ann", "acme"), noon)
+	begin(m, idOf(2), principal("bob", "umbrella"), noon)
+	for i := range 40 {
+		hear(m, idOf(1), "tool:web.get", fmt.Sprintf("%d@evil.org", i), writv1.Trust_TRUST_UNTRUSTED)
+	}
+	hear(m, idOf(2), "tool:book.find", "late@x.org", writv1.Trust_TRUST_TRUSTED)
+	if label(m, idOf(1), "39@evil.org") != nil || label(m, idOf(2), "late@x.org") == nil {
+		t.Error("the first tenant took more than it may, or the second got nothing")
+	}
+	m.End(&writv1.SessionRecord{Session: idBytes(1), Event: writv1.SessionEvent_SESSION_EVENT_END, Principal: principal("ann", "acme"), Time: timestamppb.New(noon)})
+	begin(m, idOf(3), principal("ann", "acme"), noon)
+	hear(m, idOf(3), "tool:book.find", "late@x.org", writv1.Trust_TRUST_TRUSTED)
+	if label(m, idOf(3), "late@x.org") == nil {
+		t.Error("what a session knew is counted after its end")
 	}
 }
 

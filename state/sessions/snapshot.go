@@ -137,8 +137,7 @@ func (m *Machine) Restore(part *writv1.HeldSession) error {
 		if int(v.readers) > len(s.readers) {
 			return fmt.Errorf("%w: a value names readers that the session has not", ErrUnknown)
 		}
-		s.values[held.GetAtom()] = v
-		m.values++
+		m.keep(s, held.GetAtom(), v)
 	}
 	return nil
 }

@@ -112,14 +112,20 @@ func (m *Machine) value(s *session, atom uint64) *value {
 	if ok {
 		return v
 	}
-	if len(s.values) >= MostValues || m.values >= MostValuesInAll {
+	if len(s.values) >= MostValues || m.values >= MostValuesInAll || m.ofTenant[s.owner.Tenant] >= m.mostOfTenant {
 		s.full = true
 		return nil
 	}
 	v = &value{}
+	m.keep(s, atom, v)
+	return v
+}
+
+// keep has a session know an atom that it did not.
+func (m *Machine) keep(s *session, atom uint64, v *value) {
 	s.values[atom] = v
 	m.values++
-	return v
+	m.ofTenant[s.owner.Tenant]++
 }
 
 func (v *value) observe(group *writv1.ObservedGroup, source int, object uint32, now time.Time) {
