@@ -34,6 +34,33 @@ func (b *Bundle) Standings(m *budgets.Machine, now time.Time) []*writv1.BudgetSt
 	return out
 }
 
+// OwnStandings returns those of [Bundle.Standings] that are kept by the principal, or by
+// its session and the run in it: of others, and of what all share, nobody is told.
+func (b *Bundle) OwnStandings(m *budgets.Machine, who *writv1.Principal, session *writv1.SessionSummary, now time.Time) []*writv1.BudgetStanding {
+	return slices.DeleteFunc(b.Standings(m, now), func(s *writv1.BudgetStanding) bool {
+		return !b.budgets[s.GetBudget()].own(s.GetKey(), who, session)
+	})
+}
+
+// own says whether a balance is kept by the principal or its session in each part of its
+// key that names somebody, of which there must be one.
+func (b *budget) own(scope []string, who *writv1.Principal, session *writv1.SessionSummary) bool {
+	mine := b.key(who, "", session).Scope
+	named := false
+	for i, s := range b.scopes {
+		switch s {
+		case writv1.BudgetScope_BUDGET_SCOPE_TOOL, writv1.BudgetScope_BUDGET_SCOPE_WORKFLOW, writv1.BudgetScope_BUDGET_SCOPE_FEATURE:
+			continue
+		}
+		// Whoever has no user, session or run shares the balance with others like it.
+		nobody := scope[i] == "" && s != writv1.BudgetScope_BUDGET_SCOPE_TENANT
+		if named = true; mine[i] != scope[i] || nobody {
+			return false
+		}
+	}
+	return named
+}
+
 func (b *budget) standing(m *budgets.Machine, scope []string, now time.Time) *writv1.BudgetStanding {
 	key := budgets.Key{Budget: b.name, Scope: scope, Dimension: b.dimension, Window: b.window}
 	read, _ := m.Read(now, []budgets.Key{key})

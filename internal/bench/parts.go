@@ -23,7 +23,7 @@ var packages = []struct{ path, benchmarks string }{
 	{"./envoy/extauthz", "."},
 	{"./wire", "."},
 	{"./tools/schemas", "Read$|Validate|Append"},
-	{"./agent/policy", "."},
+	{"./agent/policy", "Decide"},
 	{"./ledger", "Append/.*PROCESS"},
 }
 

@@ -62,8 +62,8 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Server serves writ.v1.ToolService, WorkflowService, ApprovalService and
-// ReviewService. It is safe for use by several goroutines; nothing in it changes after
+// Server serves writ.v1.ToolService, WorkflowService, ApprovalService,
+// ReviewService and BudgetService. It is safe for use by several goroutines; nothing in it changes after
 // NewServer but what grpc and health guard.
 type Server struct {
 	agent     *agent.Agent
@@ -85,7 +85,7 @@ func NewServer(o Options) (*Server, error) {
 		&writv1.BeginSessionRequest{}, &writv1.EndSessionRequest{}, &writv1.ObserveRequest{},
 		&writv1.BeginWorkflowRequest{}, &writv1.EndWorkflowRequest{}, &writv1.GetWorkflowReportRequest{},
 		&writv1.ListApprovalsRequest{}, &writv1.GetApprovalRequest{}, &writv1.WatchApprovalsRequest{}, &writv1.VoteRequest{}, &writv1.ApproverCredential{},
-		&writv1.LabelCallRequest{}))
+		&writv1.LabelCallRequest{}, &writv1.ListBalancesRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("compile the rules of requests: %w", err)
 	}
@@ -109,6 +109,7 @@ func NewServer(o Options) (*Server, error) {
 	s.grpc.RegisterService(&workflows, s)
 	s.grpc.RegisterService(&approvals, s)
 	s.grpc.RegisterService(&reviews, s)
+	s.grpc.RegisterService(&budgets, s)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.NotServing()
@@ -149,6 +150,7 @@ func (s *Server) report(status healthpb.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus(workflows.ServiceName, status)
 	s.health.SetServingStatus(approvals.ServiceName, status)
 	s.health.SetServingStatus(reviews.ServiceName, status)
+	s.health.SetServingStatus(budgets.ServiceName, status)
 }
 
 // Drain takes no more calls and waits for those in hand. When ctx is done first
