@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/transparency-dev/merkle/compact"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
@@ -197,7 +196,7 @@ func (p *put) first(ctx context.Context, tx *sql.Tx) (done bool, err error) {
 	if len(p.a.Records) == 0 {
 		return true, nil
 	}
-	key, err := note.NewVerifier(p.vkey)
+	key, err := verifierOf(p.vkey)
 	if err != nil {
 		return false, fmt.Errorf("%w: verifier key: %w", ErrInvalid, err)
 	}

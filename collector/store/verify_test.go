@@ -257,6 +257,31 @@ func TestABitFlippedAnywhereInTheFileIsFoundOrChangesNothing(t *testing.T) {
 	}
 }
 
+func TestAKeyInAnotherFormIsFound(t *testing.T) {
+	t.Parallel()
+	dir, one, _ := closed(t)
+	db := database(t, dir)
+	var vkey string
+	if err := db.QueryRowContext(t.Context(), "SELECT vkey FROM ledgers WHERE origin = ?", one.origin).Scan(&vkey); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name, rest, _ := strings.Cut(vkey, "+")
+	hash, key, _ := strings.Cut(rest, "+")
+	other := name + "+" + strings.ToUpper(hash) + "+" + key
+	if other == vkey {
+		return // One key in forty has a hash without a letter, and one form alone.
+	}
+	edit(t, dir, "UPDATE ledgers SET vkey = '"+other+"' WHERE origin = '"+one.origin+"'")
+	report, err := store.Verify(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectFault(t, report, one.origin, 0, "one form")
+}
+
 func TestAnIndexRowThatBelongsToNoRecordGivesNone(t *testing.T) {
 	t.Parallel()
 	dir, _, _ := closed(t)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -74,9 +75,19 @@ func (w *walk) run(ctx context.Context) error {
 	return w.notes(ctx)
 }
 
+// verifierOf reads a verifier key in its one form: C2SP signed-note's hash in small letters,
+// of which note.NewVerifier takes others too.
+func verifierOf(vkey string) (note.Verifier, error) {
+	key, err := note.NewVerifier(vkey)
+	if err == nil && !strings.HasPrefix(vkey, fmt.Sprintf("%s+%08x+", key.Name(), key.KeyHash())) {
+		err = errors.New("it is not written in its one form")
+	}
+	return key, err
+}
+
 // verifier finds the key that the heads must be signed with.
 func (w *walk) verifier() error {
-	key, err := note.NewVerifier(w.held.vkey)
+	key, err := verifierOf(w.held.vkey)
 	if err != nil {
 		return fmt.Errorf("%w: verifier key: %w", ErrCorrupt, err)
 	}
