@@ -178,11 +178,18 @@ func (ad *Admission) decided() sessions.Decided {
 	return d
 }
 
-// observation returns what the session comes to know by the call; nil where no rule
-// asks for it, or nothing ran. A result that nobody saw may have been anything that
-// the tool returns.
+// observation returns what the session comes to know by the call; nil where nothing
+// ran. A result that nobody saw may have been anything that the tool returns. Where no
+// rule asks where values came from they are not observed; what was read is noted all
+// the same, once, for the next bundle may ask.
 func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.ObservationRecord {
-	if !ad.bundle.Provenance() || outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+	if outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
+		return nil
+	}
+	if !ad.bundle.Provenance() {
+		if unseen := ad.unseen(); !ad.agent.state.hasRead(ad.session, unseen) {
+			return unseen
+		}
 		return nil
 	}
 	tool := ad.result.Tool
@@ -190,11 +197,7 @@ func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.Observat
 	whole := ad.answer.whole
 	ad.mu.Unlock()
 	if whole == nil {
-		record := &writv1.ObservationRecord{
-			Session: ad.session[:], Source: sessions.ToolSource(tool.Name), Time: timestamppb.New(ad.time), AtomsVersion: atoms.Version,
-		}
-		record.Untrusted, record.Classification = ad.bundle.Unseen(tool)
-		return record
+		return ad.unseen()
 	}
 	said := ad.agent.said(ad.session)
 	hasher := ad.hasher()
@@ -204,6 +207,23 @@ func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.Observat
 		Selected: selected, Named: named,
 		Carried: ad.needs.Leaves, Labels: ad.facts.GetValues(),
 	}), said)
+}
+
+// unseen is the observation of a result that nobody saw.
+func (ad *Admission) unseen() *writv1.ObservationRecord {
+	tool := ad.result.Tool
+	record := &writv1.ObservationRecord{
+		Session: ad.session[:], Source: sessions.ToolSource(tool.Name), Time: timestamppb.New(ad.time), AtomsVersion: atoms.Version,
+	}
+	record.Untrusted, record.Classification = ad.bundle.Unseen(tool)
+	return record
+}
+
+// hasRead says whether a session is known to have read what an observation says.
+func (s *State) hasRead(id sessions.ID, o *writv1.ObservationRecord) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions.HasRead(id, o.GetUntrusted(), o.GetClassification())
 }
 
 // said asks the state what was said in a session.

@@ -3,9 +3,11 @@
 package agent_test
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/writ-dev/writ/agent"
+	"github.com/writ-dev/writ/agent/bundles"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -93,5 +95,47 @@ func TestAnIdempotencyKeyIsTheSessionsOwn(t *testing.T) {
 		if again := w.agent.Admit(t.Context(), r); again.Allowed() || again.EarlierID() == "" {
 			t.Error("a key was taken twice in one session")
 		}
+	}
+}
+
+func TestABundleThatFirstAsksWhatWasReadFindsItNoted(t *testing.T) {
+	t.Parallel()
+	w := openWorkshop(t, workshopOptions{})
+	run := func(want bool) {
+		t.Helper()
+		ad := w.agent.Admit(t.Context(), request("workshop.make", "table"))
+		if ad.Allowed() != want {
+			t.Fatalf("allowed: %v, want %v", ad.Allowed(), want)
+		}
+		if want {
+			execution := ad.Run(t.Context(), nil)
+			if err := ad.Finish(execution.Outcome()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run(true)
+	size := w.ledger.Status().Size
+	run(true)
+	if got := w.ledger.Status().Size - size; got != 2 {
+		t.Errorf("%d records of a call whose session has read as much before, want its decision and its outcome", got)
+	}
+	w.add("checks/all.yaml", `checks:
+  - name: nothing_read
+    tools: [workshop.make]
+    expression: '!session.read_untrusted()'
+    on_failure: ON_FAILURE_DENY
+    message: what was read may be anybody's
+`)
+	bundle, err := bundles.LoadDir(t.Context(), filepath.Join(w.dir, "bundle"), bundles.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.agent.Swap(t.Context(), bundle); err != nil {
+		t.Fatal(err)
+	}
+	run(false)
+	if got, want := w.folded(), w.agent.State().Dump(); got != want {
+		t.Errorf("the fold of the records is another state than the live one:\n%s\nlive:\n%s", got, want)
 	}
 }

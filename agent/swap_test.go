@@ -61,8 +61,17 @@ func TestABundleWhoseProgramIsMissingDoesNotComeIntoForce(t *testing.T) {
 // rewrite changes a file of the bundle from how it was at first.
 func (w *workshop) rewrite(name, old, changed string) {
 	w.t.Helper()
-	text := strings.ReplaceAll(workshopFiles[name], old, changed)
-	if err := os.WriteFile(filepath.Join(w.dir, "bundle", filepath.FromSlash(name)), []byte(text), 0o600); err != nil {
+	w.add(name, strings.ReplaceAll(workshopFiles[name], old, changed))
+}
+
+// add writes a file of the bundle.
+func (w *workshop) add(name, text string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "bundle", filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -349,6 +349,14 @@ func (m *Machine) Summary(id ID, owner Owner, now time.Time, tools []string) *wr
 	return out
 }
 
+// HasRead says whether the session is known to have read something untrusted, if that
+// is asked, and something of the classification. One that is not kept has read
+// nothing that it could tell.
+func (m *Machine) HasRead(id ID, untrusted bool, class writv1.Classification) bool {
+	s, ok := m.sessions[id]
+	return !ok || (s.untrusted || !untrusted) && s.class >= class
+}
+
 // Expire returns when a session expires; the zero time when it is not there.
 func (m *Machine) Expire(id ID) time.Time {
 	if s, ok := m.sessions[id]; ok {
