@@ -4,6 +4,7 @@ package collector
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,6 +52,9 @@ type Options struct {
 	Config *writv1.CollectorConfig
 	// Credentials are those of connections. It MUST be set.
 	Credentials credentials.TransportCredentials
+	// Identify returns the SPIFFE ID of a verified connection, "" where it proves none.
+	// Without it nobody reads over TLS.
+	Identify func(tls.ConnectionState) (string, error)
 	// Registry takes the metrics. It MUST be set.
 	Registry prometheus.Registerer
 	// Clock tells the time. It MUST be set.
@@ -94,6 +98,7 @@ func (c *Collector) open(o Options) error {
 	if err != nil {
 		return err
 	}
+	access := query.NewAccess(o.Config.GetReaders(), o.Identify)
 	c.vkey = vkey
 	c.grpc = grpc.NewServer(
 		grpc.Creds(o.Credentials),
@@ -108,7 +113,7 @@ func (c *Collector) open(o Options) error {
 	writv1.RegisterLedgerServiceServer(c.grpc, ingest.New(ingest.Options{
 		Store: c.store, Keys: keys, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
 	}))
-	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Log: o.Log}))
+	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Access: access, Log: o.Log}))
 	healthpb.RegisterHealthServer(c.grpc, c.health)
 	reflection.Register(c.grpc)
 	return nil

@@ -52,7 +52,7 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 	}
 	registry := prometheus.NewRegistry()
 	c, err := collector.New(ctx, collector.Options{
-		Config: config, Credentials: transport, Registry: registry, Clock: time.Now, Log: log,
+		Config: config, Credentials: transport, Identify: identity.CertificateID, Registry: registry, Clock: time.Now, Log: log,
 	})
 	if err != nil {
 		return err

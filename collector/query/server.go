@@ -30,6 +30,8 @@ const (
 type Options struct {
 	// Store is what it serves.
 	Store Source
+	// Access says who may read what. Default: nobody over TLS.
+	Access Access
 	// Log takes the causes of what a caller is told only that it failed. Default: none.
 	Log *slog.Logger
 	// Watchers is how many watch at a time; more are refused. Default: 64.
@@ -39,11 +41,12 @@ type Options struct {
 	Patience time.Duration
 }
 
-// Server serves records. It asks nobody who they are: that is its listener's.
+// Server serves records, to each caller those that [Access] gives it.
 type Server struct {
 	writv1.UnimplementedRecordServiceServer
 
 	reader   Reader
+	access   Access
 	log      *slog.Logger
 	patience time.Duration
 	places   chan struct{} // one in it a watcher
@@ -60,20 +63,52 @@ func NewServer(o Options) *Server {
 	if o.Patience <= 0 {
 		o.Patience = maxPatience
 	}
-	return &Server{reader: FromStore(o.Store), log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers)}
+	return &Server{reader: FromStore(o.Store), access: o.Access, log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers)}
 }
 
 // ListRecords lists records, newest first.
 func (s *Server) ListRecords(ctx context.Context, r *writv1.ListRecordsRequest) (*writv1.ListRecordsResponse, error) {
-	out, err := s.reader.List(ctx, r)
+	filter, err := s.filter(ctx, r.GetFilter())
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
+	out, err := s.reader.List(ctx, &writv1.ListRecordsRequest{Filter: filter, PageSize: r.GetPageSize(), PageToken: r.GetPageToken()})
 	return out, s.status(ctx, err)
 }
 
-// GetRecord returns everything recorded of a decision.
+// tenants returns the tenants whose records the caller may read. A caller who may read
+// none is told so, and the log why.
+func (s *Server) tenants(ctx context.Context) ([]string, error) {
+	tenants, err := s.access.tenantsOf(ctx)
+	if err != nil {
+		s.log.WarnContext(ctx, "a reader is refused", "error", err)
+		return nil, status.Error(codes.PermissionDenied, "you may read no records; readers in the collector's configuration says who may")
+	}
+	return tenants, nil
+}
+
+// filter returns a caller's filter with no more than the caller may read.
+func (s *Server) filter(ctx context.Context, filter *writv1.RecordFilter) (*writv1.RecordFilter, error) {
+	tenants, err := s.tenants(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return narrow(filter, tenants)
+}
+
+// GetRecord returns everything recorded of a decision that the caller may read. A
+// decision of another's is answered like one that there is not.
 func (s *Server) GetRecord(ctx context.Context, r *writv1.GetRecordRequest) (*writv1.GetRecordResponse, error) {
+	tenants, err := s.tenants(ctx)
+	if err != nil {
+		return nil, s.status(ctx, err)
+	}
 	records, err := s.reader.Get(ctx, r.GetDecisionId())
 	if err != nil {
 		return nil, s.status(ctx, err)
+	}
+	if records = readable(records, tenants); len(records) == 0 {
+		return nil, s.status(ctx, ErrNotFound)
 	}
 	return &writv1.GetRecordResponse{Records: records}, nil
 }
@@ -93,7 +128,11 @@ func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStre
 	default:
 		return s.status(ctx, fmt.Errorf("%w watchers", ErrTooMany))
 	}
-	records, err := s.reader.Watch(ctx, r.GetFilter())
+	filter, err := s.filter(ctx, r.GetFilter())
+	if err != nil {
+		return s.status(ctx, err)
+	}
+	records, err := s.reader.Watch(ctx, filter)
 	if err != nil {
 		return s.status(ctx, err)
 	}

@@ -84,11 +84,11 @@ func peerUID(conn *net.UnixConn) (uint32, error) {
 	return credential.Uid, nil
 }
 
-// certificateID returns the SPIFFE ID of the peer's leaf certificate, which the
+// CertificateID returns the SPIFFE ID of the peer's leaf certificate, which the
 // handshake MUST have verified: the one URI among its subject alternative names
 // (X.509-SVID, section 2). A certificate without any URI is somebody's that is no
 // workload, and proves nothing.
-func certificateID(state tls.ConnectionState) (string, error) {
+func CertificateID(state tls.ConnectionState) (string, error) {
 	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
 		return "", errors.New("no verified client certificate")
 	}

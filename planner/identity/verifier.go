@@ -119,7 +119,7 @@ func (v *Verifier) workload(connection credentials.AuthInfo) (*writv1.Principal,
 	p := &writv1.Principal{}
 	switch c := connection.(type) {
 	case credentials.TLSInfo:
-		id, err := certificateID(c.State)
+		id, err := CertificateID(c.State)
 		if err != nil {
 			return nil, reasons.Wrap(err, writv1.Reason_REASON_PRINCIPAL_UNAUTHENTICATED, "",
 				"the client certificate is not a workload's")

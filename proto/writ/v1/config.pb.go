@@ -1109,7 +1109,10 @@ type CollectorConfig struct {
 	// passed over. Read again, at most once a second, when agents connect.
 	AgentsFile string `protobuf:"bytes,5,opt,name=agents_file,json=agentsFile,proto3" json:"agents_file,omitempty"`
 	// HTTP with /livez, /readyz and /metrics. Absent: none.
-	Admin         string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
+	Admin string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
+	// Who may read records over TLS. Absent or empty: nobody. A listener without TLS
+	// is for whom the machine lets in, and they read everything.
+	Readers       []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1186,6 +1189,69 @@ func (x *CollectorConfig) GetAdmin() string {
 	return ""
 }
 
+func (x *CollectorConfig) GetReaders() []*Reader {
+	if x != nil {
+		return x.Readers
+	}
+	return nil
+}
+
+// Reader is somebody who may read records at the collector.
+type Reader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID in the certificate.
+	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	// Tenants whose records it may read. "*", alone, is everything: what is of no
+	// tenant too, such as starts, heartbeats and bundles.
+	Tenants       []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reader) Reset() {
+	*x = Reader{}
+	mi := &file_writ_v1_config_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reader) ProtoMessage() {}
+
+func (x *Reader) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reader.ProtoReflect.Descriptor instead.
+func (*Reader) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Reader) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *Reader) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
 // AgentKey is a ledger that the collector takes.
 type AgentKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1198,7 +1264,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1276,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1289,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AgentKey) GetPublicKey() string {
@@ -1349,7 +1415,7 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x0eagent_listener\x18\x02 \x01(\tB\x10\xbaH\rr\v\x18\x80\x04:\x06unix:/R\ragentListener\x12\x1e\n" +
 	"\x05admin\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x05admin\x12$\n" +
 	"\x03tls\x18\x04 \x01(\v2\x12.writ.v1.ServerTlsR\x03tls\x12L\n" +
-	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\x87\x02\n" +
+	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\xae\x03\n" +
 	"\x0fCollectorConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12&\n" +
@@ -1359,7 +1425,14 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x06agents\x18\x04 \x03(\v2\x11.writ.v1.AgentKeyB\t\xbaH\x06\x92\x01\x03\x10\x90NR\x06agents\x12)\n" +
 	"\vagents_file\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
 	"agentsFile\x12\x1e\n" +
-	"\x05admin\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05admin\"5\n" +
+	"\x05admin\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05admin\x12\xa4\x01\n" +
+	"\areaders\x18\a \x03(\v2\x0f.writ.v1.ReaderBy\xbaHv\xba\x01m\n" +
+	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\"\xcb\x01\n" +
+	"\x06Reader\x122\n" +
+	"\tspiffe_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\n" +
+	"\x18\x80\x10:\tspiffe://R\bspiffeId\x12\x8c\x01\n" +
+	"\atenants\x18\x02 \x03(\tBr\xbaHo\xba\x01Y\n" +
+	"\x11reader.everything\x12!\"*\" is all tenants: name it alone\x1a!!('*' in this) || size(this) == 1\x92\x01\x10\b\x01\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\atenants\"5\n" +
 	"\bAgentKey\x12)\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\n" +
@@ -1377,7 +1450,7 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
-var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_writ_v1_config_proto_goTypes = []any{
 	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
 	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
@@ -1393,10 +1466,11 @@ var file_writ_v1_config_proto_goTypes = []any{
 	(*AgentLimits)(nil),         // 11: writ.v1.AgentLimits
 	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
 	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
-	(*AgentKey)(nil),            // 14: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 16: writ.v1.WebhookConfig
-	(Durability)(0),             // 17: writ.v1.Durability
+	(*Reader)(nil),              // 14: writ.v1.Reader
+	(*AgentKey)(nil),            // 15: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 17: writ.v1.WebhookConfig
+	(Durability)(0),             // 18: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
 	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
@@ -1405,27 +1479,28 @@ var file_writ_v1_config_proto_depIdxs = []int32{
 	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
 	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
 	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	15, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	16, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
 	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	16, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	16, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	17, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	17, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
 	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
 	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
 	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
 	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	17, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	15, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	18, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	16, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
 	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	15, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	16, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
 	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	15, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	16, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
 	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	14, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	14, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1442,7 +1517,7 @@ func file_writ_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

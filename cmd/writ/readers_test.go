@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/writ-dev/writ/internal/testenv"
+)
+
+func TestACollectorOverTLSGivesEachReaderWhatItMayRead(t *testing.T) {
+	t.Parallel()
+	const named = "spiffe://example.org/"
+	dir, authority, address := t.TempDir(), testenv.NewAuthority(t), testenv.Address(t)
+	if err := writeLedger(t.Context(), filepath.Join(dir, "ledger"), filepath.Join(dir, "store")); err != nil {
+		t.Fatal(err)
+	}
+	server := authority.Issue(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	path := filepath.Join(dir, "collector.yaml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, `data_dir: store
+listener: %q
+tls: {certificate_file: %q, key_file: %q, client_ca_file: %q}
+readers:
+  - {spiffe_id: %[5]sauditor, tenants: ["*"]}
+  - {spiffe_id: %[5]sacme, tenants: [acme]}
+  - {spiffe_id: %[5]sglobex, tenants: [globex]}
+`, address, server.Certificate, server.Key, authority.File, named), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := readCollectorConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- runCollector(ctx, config, slog.New(slog.DiscardHandler)) }()
+	defer func() {
+		stop()
+		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}()
+	as := func(who string, args ...string) (string, error) {
+		id, err := url.Parse(named + who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := authority.Issue(t, &x509.Certificate{URIs: []*url.URL{id}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		var out bytes.Buffer
+		cmd := newRoot()
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		cmd.SetArgs(append(append([]string{"records"}, args...),
+			"--collector", address, "--tls-ca", authority.File, "--tls-cert", own.Certificate, "--tls-key", own.Key))
+		err = cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		_, err := as("auditor", "list")
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	const decided = "01000000000000000000000000000001"
+	for name, c := range map[string]struct {
+		who  string
+		args []string
+		want string // in what is printed, or in the error
+		not  string
+		fail bool
+	}{
+		"an auditor lists what is of no tenant":     {"auditor", []string{"list"}, "START", "", false},
+		"a tenant's reader lists what is its own":   {"acme", []string{"list"}, "books.refund", "START", false},
+		"a tenant's reader shows what is its own":   {"acme", []string{"show", decided}, "GRANTED", "", false},
+		"another tenant's lists nothing":            {"globex", []string{"list"}, "", "books.refund", false},
+		"another tenant's shows nothing":            {"globex", []string{"show", decided}, "nothing is recorded of decision", "refund", true},
+		"another tenant's is told who says it may":  {"globex", []string{"list", "--tenant", "acme"}, "readers in the collector's configuration", "", true},
+		"an agent, whose certificate is as good":    {"agent", []string{"list"}, "you may read no records", "START", true},
+		"an agent that would follow what is stored": {"agent", []string{"list", "--follow"}, "you may read no records", "START", true},
+	} {
+		out, err := as(c.who, c.args...)
+		if err != nil {
+			out += err.Error()
+		}
+		if (err != nil) != c.fail || !strings.Contains(out, c.want) || c.not != "" && strings.Contains(out, c.not) {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
