@@ -330,7 +330,8 @@ func TestAStoreIsReadWithoutACollectorAndNotChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // a test
+	closing := sync.OnceValue(r.Close)
+	defer closing() //nolint:errcheck // a test
 	if got := list(t, r, store.Selection{}); len(got) != 21 {
 		t.Errorf("%d records, want 21", len(got))
 	}
@@ -343,7 +344,7 @@ func TestAStoreIsReadWithoutACollectorAndNotChanged(t *testing.T) {
 	if _, err := store.Open(ctx, dir, store.Options{}); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("Open while it is read = %v, want %v", err, store.ErrLocked)
 	}
-	go r.Close() //nolint:errcheck // a test
+	go closing() //nolint:errcheck // a test
 	open(t, dir)
 }
 
