@@ -112,7 +112,7 @@ func rewrite(s *writv1.Scenario, change func(string) string) bool {
 }
 
 var (
-	account = regexp.MustCompile(`\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}\b`)
+	account = regexp.MustCompile(`\b(?:[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}|[a-z]{2}[0-9]{2}(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,3})?)\b`)
 	address = regexp.MustCompile(`^[^@\s]+@[^@\s]+$`)
 	named   = regexp.MustCompile(`\b[A-Z]{1,4}-[0-9]{1,6}\b`)
 )
@@ -132,10 +132,10 @@ func otherValues(s *writv1.Scenario, chance *rand.Rand) bool {
 	})
 }
 
-// otherAccount returns another account number with right check digits, spaced as the old
-// one is; what is no account number stays.
+// otherAccount returns another account number with right check digits, spaced and in
+// small letters as the old one is; what is no account number stays.
 func otherAccount(old string, seen map[string]string, chance *rand.Rand) string {
-	plain := strings.ReplaceAll(old, " ", "")
+	plain := strings.ToUpper(strings.ReplaceAll(old, " ", ""))
 	if checkDigits(plain[:2], plain[4:]) != plain[2:4] {
 		return old
 	}
@@ -154,6 +154,9 @@ func otherAccount(old string, seen map[string]string, chance *rand.Rand) string 
 			made[i] = seen[plain][at]
 			at++
 		}
+	}
+	if strings.ToUpper(old) != old {
+		return strings.ToLower(string(made))
 	}
 	return string(made)
 }

@@ -39,7 +39,7 @@ import (
 
 // Version is that of the rules: it stands in records, and atoms of two versions
 // have nothing in common.
-const Version = 3
+const Version = 4
 
 // Bounds of what is read of one value.
 const (

@@ -184,6 +184,9 @@ func FuzzNoTextBreaksTheAtomiser(f *testing.F) {
 				}
 			}
 		}
+		if got := atoms.Digits(text, " -./"); len(got) > atoms.MostTokens {
+			t.Fatalf("%d numbers", len(got))
+		}
 		atoms.Phrases(text)
 		atoms.Words(text)
 	})

@@ -198,6 +198,7 @@ func marked(leaf *atoms.Leaf) []atoms.Token {
 	if utf8.RuneCountInString(leaf.Text) < leastWhole {
 		return out
 	}
+	out = append(out, atoms.Digits(leaf.Text, "-./")...)
 	return append(out, atoms.Phrases(leaf.Text).Tokens...)
 }
 

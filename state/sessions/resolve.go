@@ -123,6 +123,7 @@ func (a *Asked) carry(h *atoms.Hasher, leaf *atoms.Leaf) {
 		found := atoms.Observe(reading)
 		a.truncated = a.truncated || found.Truncated
 		a.carried = append(a.carried, hash(h, append(found.Tokens, atoms.Phrases(reading).Tokens...))...)
+		a.carried = append(a.carried, hash(h, atoms.Digits(reading, " -./"))...)
 		for _, secret := range atoms.Secrets(reading) {
 			a.secrets = append(a.secrets, hash(h, atoms.Observe(reading[secret.Start:secret.End]).Tokens[:1])...)
 		}
@@ -184,9 +185,14 @@ func of(l *writv1.ValueProvenance) bool {
 	return l.GetTrust() == writv1.Trust_TRUST_TRUSTED && (l.GetOfRequest() || slices.Contains(l.GetSources(), User))
 }
 
-// spoken says whether all words of a text are of the request.
+// operator is the name of a field before what a search demands of it, as in
+// from:marta. What is before a sign, such as a minus, is none: it may mean all others.
+var operator = regexp.MustCompile(`(^|\s)[A-Za-z_]{1,20}:([^\s/:])`)
+
+// spoken says whether all words of a text are of the request. The names of fields that
+// are searched are no values: they narrow what the words find.
 func spoken(h *atoms.Hasher, text string, said Said) bool {
-	words := atoms.Words(text)
+	words := atoms.Words(operator.ReplaceAllString(text, "$1$2"))
 	for _, word := range words {
 		if user, request := said(uint64(h.Atom(word))); !user && !request {
 			return false
