@@ -5,6 +5,7 @@ package agent
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/approvals"
@@ -36,9 +37,11 @@ func (a *Agent) approveLocked(ad *Admission) *reasons.Error {
 // a new one. The caller holds the state's lock.
 func (a *Agent) findApproval(ad *Admission) *reasons.Error {
 	ad.asks = proto.CloneOf(ad.result.Approval)
-	key := approvalKey(ad.tenantKey, ad.identity, ad.session, ad.asks.GetBasis())
+	key := approvalKey(ad.tenantKey, ad.approvable(), ad.session, ad.asks.GetBasis())
 	ad.asks.Key = key[:]
-	if held, ok := a.state.approvals.Current(key, ad.time); ok {
+	// A call that is more than was approved asks anew.
+	held, ok := a.state.approvals.Current(key, ad.time)
+	if ok && policy.Within(ad.asks.GetAtMost(), held.Subject.GetRequest().GetAtMost()) {
 		ad.approvalID, ad.facts.Approval = held.ID, held.Fact()
 		ad.asks.ExpireTime = held.Subject.GetRequest().GetExpireTime()
 		return nil
@@ -48,6 +51,15 @@ func (a *Agent) findApproval(ad *Admission) *reasons.Error {
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "too many calls wait for an approval; try again later")
 	}
 	return nil
+}
+
+// approvable returns the identity that an approval is bound to: the call's own, or, where
+// some of its fields may be lower, that of the call without them.
+func (ad *Admission) approvable() [32]byte {
+	if ad.result.Unbounded == nil {
+		return ad.identity
+	}
+	return boundedIdentity(ad.tenantKey, ad.result.Tool, ad.result.Unbounded, ad.request.Principal)
 }
 
 // reconsider decides again where there is an approval to weigh.

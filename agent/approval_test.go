@@ -343,3 +343,95 @@ func TestWhoLooksSeesOnlyWhatConcernsThem(t *testing.T) {
 		t.Error("a credential of two minutes ago counts")
 	}
 }
+
+const bounded = `approvals:
+  - name: bounded
+    tools: [workshop.make]
+    condition: args.thing.startsWith("big")
+    roles: [boss]
+    at_most: [cents, lot.pieces]
+    expiry: 600s
+`
+
+// openBounded opens a workshop whose approvals let lower amounts through.
+func openBounded(t *testing.T) *workshop {
+	t.Helper()
+	protos := strings.Replace(workshopFiles["protos/workshop.proto"], "max_len = 1000000];\n}", "max_len = 1000000];\n  int64 cents = 2;\n  Lot lot = 3;\n  string note = 4;\n}\nmessage Lot { uint32 pieces = 1; optional string unit = 2; }", 1)
+	return openWorkshop(t, workshopOptions{
+		files: map[string]string{"approvals/all.yaml": bounded, "protos/workshop.proto": protos}, approvers: approvers(),
+	})
+}
+
+// with is a call with given arguments.
+func with(arguments string) *agent.Request {
+	r := request("workshop.make", "")
+	r.Arguments.JSON = []byte(arguments)
+	return r
+}
+
+func TestAnApprovalWithBoundsLetsLowerValuesThroughOnce(t *testing.T) {
+	t.Parallel()
+	const asked = `{"thing":"big","cents":500,"lot":{"pieces":10,"unit":"box"},"note":"n"}`
+	for name, c := range map[string]struct {
+		arguments string
+		allowed   bool
+	}{
+		"the call that asked":           {asked, true},
+		"one value lower":               {`{"thing":"big","cents":499,"lot":{"pieces":10,"unit":"box"},"note":"n"}`, true},
+		"both as low as may be":         {`{"thing":"big","cents":1,"lot":{"pieces":1,"unit":"box"},"note":"n"}`, true},
+		"one value higher":              {`{"thing":"big","cents":501,"lot":{"pieces":1,"unit":"box"},"note":"n"}`, false},
+		"one lower and one higher":      {`{"thing":"big","cents":1,"lot":{"pieces":11,"unit":"box"},"note":"n"}`, false},
+		"zero, which may mean all":      {`{"thing":"big","cents":0,"lot":{"pieces":10,"unit":"box"},"note":"n"}`, false},
+		"absent, which may mean all":    {`{"thing":"big","lot":{"pieces":10,"unit":"box"},"note":"n"}`, false},
+		"negative":                      {`{"thing":"big","cents":-5,"lot":{"pieces":10,"unit":"box"},"note":"n"}`, false},
+		"the message around it absent":  {`{"thing":"big","cents":500,"note":"n"}`, false},
+		"another thing":                 {`{"thing":"bigger","cents":500,"lot":{"pieces":10,"unit":"box"},"note":"n"}`, false},
+		"another field beside a bound":  {`{"thing":"big","cents":400,"lot":{"pieces":10,"unit":"ton"},"note":"n"}`, false},
+		"a field that is left out":      {`{"thing":"big","cents":400,"lot":{"pieces":10,"unit":"box"}}`, false},
+		"an empty field that was there": {`{"thing":"big","cents":400,"lot":{"pieces":10,"unit":""},"note":"n"}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := openBounded(t)
+			id := w.pending(with(asked))
+			w.approve(id)
+			if !c.allowed {
+				if got := w.pending(with(c.arguments)); got == id {
+					t.Error("the call waits for the approval of another")
+				}
+				// What was approved is so all the same.
+				if c.arguments != asked && strings.Contains(name, "another") {
+					w.allow(with(asked))
+				}
+				return
+			}
+			w.allow(with(c.arguments))
+			for _, again := range []string{c.arguments, asked} {
+				if w.pending(with(again)) == id {
+					t.Error("the approval counts twice")
+				}
+			}
+			if got, want := w.folded(), w.agent.State().Dump(); got != want {
+				t.Errorf("the fold of the records is another state than the live one:\n%s\nlive:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestAHigherCallThatIsApprovedCoversTheLowerOneThatWaited(t *testing.T) {
+	t.Parallel()
+	w := openBounded(t)
+	call := func(cents string) *agent.Request {
+		return with(`{"thing":"big","cents":` + cents + `,"lot":{"pieces":1}}`)
+	}
+	low := w.pending(call("100"))
+	high := w.pending(call("200"))
+	if low == high || w.pending(call("100")) != high || w.pending(call("150")) != high {
+		t.Error("a lower call does not wait for the newest approval that covers it")
+	}
+	w.approve(high)
+	w.allow(call("150"))
+	if next := w.pending(call("100")); next == high || next == low {
+		t.Error("one approval lets two calls through")
+	}
+}

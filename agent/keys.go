@@ -118,6 +118,14 @@ func identity(key []byte, tool *tools.Tool, canonical []byte, p *writv1.Principa
 		[]byte(p.GetWorkload()), []byte(p.GetUser()), []byte(p.GetTenant()))
 }
 
+// boundedIdentity returns the identity of a call but for the fields that an approval
+// bounds, which its canonical arguments lack (SEMANTICS 13).
+func boundedIdentity(key []byte, tool *tools.Tool, canonical []byte, p *writv1.Principal) [32]byte {
+	return digest(key, []byte("writ/bounded-identity/v1"),
+		[]byte(tool.Name), tool.SchemaDigest[:], canonical,
+		[]byte(p.GetWorkload()), []byte(p.GetUser()), []byte(p.GetTenant()))
+}
+
 // idempotencyDigest returns the digest of an idempotency key in its scope:
 // tenant, principal, session and tool (SEMANTICS 4).
 func idempotencyDigest(key []byte, tool string, p *writv1.Principal, session sessions.ID, idempotencyKey string) [32]byte {

@@ -5,10 +5,13 @@ package policy
 import (
 	"bytes"
 	"crypto/sha256"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/writ-dev/writ/proto/canonical"
@@ -39,6 +42,8 @@ type approvalRule struct {
 	expiry    time.Duration
 	digest    [32]byte
 	condition *program
+	// atMost are fields whose value may be lower than it was when it was approved.
+	atMost []string
 
 	passed, failed *writv1.Check
 }
@@ -46,7 +51,7 @@ type approvalRule struct {
 func newApprovalRule(r *writv1.ApprovalRule, condition *program) approvalRule {
 	out := approvalRule{
 		name: r.GetName(), roles: r.GetRoles(), quorum: max(r.GetQuorum(), defaultQuorum), expiry: defaultExpiry,
-		digest: digestOf(r), condition: condition,
+		digest: digestOf(r), condition: condition, atMost: r.GetAtMost(),
 		passed: passing("approval", r.GetName()),
 		failed: failing("approval", r.GetName(), writv1.Reason_REASON_APPROVAL_REQUIRED, "", "a rule asks for a human's approval"),
 	}
@@ -98,6 +103,8 @@ func (e *evaluation) weighApproval(rule *approvalRule) {
 		e.checks = append(e.checks, unapproved)
 	case given.GetDeniedBy() != "":
 		e.deny(refusedByHuman)
+	case !Within(e.request.GetAtMost(), given.GetAtMost()):
+		e.checks = append(e.checks, unapproved)
 	case e.approvers(given) < int(rule.quorum):
 		e.checks = append(e.checks, unapproved)
 	default:
@@ -150,8 +157,50 @@ func (e *evaluation) requested(rule *approvalRule) *writv1.ApprovalRequest {
 	return &writv1.ApprovalRequest{
 		Rule: rule.name, Basis: e.basisUnder(rule), Roles: rule.roles, Quorum: rule.quorum,
 		ExpireTime: timestamppb.New(e.now.Add(rule.expiry)),
-		AskedBy:    e.askedBy, Risk: e.declaredRisk(),
+		AskedBy:    e.askedBy, Risk: e.declaredRisk(), AtMost: e.bounds(rule),
 	}
+}
+
+// bounds returns the most that the fields of a rule may be: what they are in this call.
+// Nothing is bounded where one of them is absent, zero or negative, for that may mean
+// all there is: then the call itself is approved, and no other.
+func (e *evaluation) bounds(rule *approvalRule) []*writv1.ApprovalBound {
+	var bounds []*writv1.ApprovalBound
+	for _, field := range rule.atMost {
+		value := numberAt(e.typed, field)
+		if value == 0 || value > math.MaxInt64 {
+			return nil
+		}
+		bounds = append(bounds, &writv1.ApprovalBound{Field: field, Value: int64(value)})
+	}
+	return bounds
+}
+
+// Within says whether a call's values of bounded fields are no more than those that
+// are approved, of the same fields in the same order.
+func Within(asked, approved []*writv1.ApprovalBound) bool {
+	return slices.EqualFunc(asked, approved, func(own, most *writv1.ApprovalBound) bool {
+		return own.GetField() == most.GetField() && own.GetValue() >= 1 && own.GetValue() <= most.GetValue()
+	})
+}
+
+// unbounded returns the call's arguments, in canonical JSON, without the fields that an
+// approval bounds: what must be the same in the call that it lets through.
+func (e *evaluation) unbounded() []byte {
+	message := proto.Clone(e.typed.Interface()).ProtoReflect()
+	for _, bound := range e.request.GetAtMost() {
+		steps := strings.Split(bound.GetField(), ".")
+		of := message
+		for i, step := range steps {
+			field := of.Descriptor().Fields().ByName(protoreflect.Name(step))
+			if i == len(steps)-1 {
+				of.Clear(field)
+				continue
+			}
+			of = of.Mutable(field).Message()
+		}
+	}
+	return e.entry.tool.Request.Append(nil, message)
 }
 
 // basisUnder returns the digest of what the verdict rests on: an approval given under
@@ -198,6 +247,11 @@ func (b *builder) approvals() {
 				var ok bool
 				if condition, ok = b.compile(PartApproval, i, source.GetCondition(), entry); !ok {
 					break
+				}
+			}
+			for _, field := range source.GetAtMost() {
+				if !isNumber(entry.tool.Request.Descriptor(), field) {
+					b.issue(PartApproval, i, "at_most: the request of %s has no whole number %s that may be told", entry.tool.Name, field)
 				}
 			}
 			entry.approvals = append(entry.approvals, newApprovalRule(source, condition))

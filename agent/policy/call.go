@@ -43,6 +43,9 @@ type Result struct {
 	Effects []*writv1.Effect
 	// Approval is what a human is asked for, or has given; nil when none is needed.
 	Approval *writv1.ApprovalRequest
+	// Unbounded are the canonical arguments without the fields that Approval bounds; nil
+	// where it bounds none.
+	Unbounded []byte
 	// Tool is the tool that was called; nil when the bundle has none of that name
 	// on that upstream.
 	Tool *tools.Tool

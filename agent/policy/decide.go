@@ -129,6 +129,9 @@ func (e *evaluation) result() *Result {
 	}
 	if e.typed != nil {
 		result.Message, result.Canonical = e.typed, e.canonical
+		if len(result.Approval.GetAtMost()) > 0 {
+			result.Unbounded = e.unbounded()
+		}
 	}
 	return result
 }

@@ -135,6 +135,9 @@ func (a *approver) write(w io.Writer, form output, approval *writv1.Approval) er
 	line("asked", subject.GetTime().AsTime().Format(time.RFC3339))
 	line("ends", subject.GetRequest().GetExpireTime().AsTime().Format(time.RFC3339))
 	line("approvers", fmt.Sprintf("%d of %s", subject.GetRequest().GetQuorum(), strings.Join(subject.GetRequest().GetRoles(), ", ")))
+	for _, bound := range subject.GetRequest().GetAtMost() {
+		line("lets through", fmt.Sprintf("%s of 1 to %d, all else as it is", bound.GetField(), bound.GetValue()))
+	}
 	sheetArguments(&b, subject)
 	sheetSealed(&b, subject, opened)
 	sheetChecks(&b, subject)

@@ -185,7 +185,7 @@ func TestACallThatAnApproverApprovesRunsOnce(t *testing.T) {
 		t.Errorf("list:\n%s", list)
 	}
 	show := o.as("bob", "show", id[:6])
-	for _, want := range []string{"APPROVAL " + id, `"cents": 420000`, `Stadtwerke\u202e`, "high", "spiffe://example.org/planner", "approval/large_payouts"} {
+	for _, want := range []string{"APPROVAL " + id, `"cents": 420000`, `Stadtwerke\u202e`, "high", "spiffe://example.org/planner", "approval/large_payouts", "cents of 1 to 420000, all else as it is"} {
 		if !strings.Contains(show, want) {
 			t.Errorf("show does not say %q:\n%s", want, show)
 		}

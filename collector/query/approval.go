@@ -3,6 +3,8 @@
 package query
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -19,6 +21,7 @@ func (s *sheet) asks(r *writv1.ApprovalRequest) {
 	s.number("quorum", uint64(r.GetQuorum()))
 	s.line("risk", name(r.GetRisk(), "RISK_"))
 	s.until("approval ends", r.GetExpireTime())
+	s.bounds(r.GetAtMost())
 	s.line("approval of", digest(r.GetBasis()))
 	s.line("approval key", mac(r.GetKey()))
 	if sealed := r.GetSealed(); sealed != nil {
@@ -39,6 +42,14 @@ func (s *sheet) approval(f *writv1.ApprovalFact) {
 	s.line("denied by", f.GetDeniedBy())
 	s.until("approval until", f.GetExpireTime())
 	s.line("approval is of", digest(f.GetBasis()))
+	s.bounds(f.GetAtMost())
+}
+
+// bounds writes what an approval lets through beside the call that asked.
+func (s *sheet) bounds(most []*writv1.ApprovalBound) {
+	for _, bound := range most {
+		s.line("approval of at most", fmt.Sprintf("%s %d", printable(bound.GetField()), bound.GetValue()))
+	}
 }
 
 func (s *sheet) until(label string, at *timestamppb.Timestamp) {

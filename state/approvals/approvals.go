@@ -43,8 +43,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// Bound is the keyed digest of what an approval is bound to: the call's identity, its
-// session, and what the verdict rested on.
+// Bound is the keyed digest of what an approval is bound to: the call's identity,
+// without the fields that may be lower, its session, and what the verdict rested on.
 type Bound [32]byte
 
 // MaxHeld bounds the approvals that are held, of at most 64 KiB each, MaxOfOwner
@@ -151,6 +151,7 @@ func (h *Held) Fact() *writv1.ApprovalFact {
 	return &writv1.ApprovalFact{
 		Id: h.ID.String(), Basis: h.Subject.GetRequest().GetBasis(),
 		ApprovedBy: h.ApprovedBy(), DeniedBy: h.DeniedBy(), ExpireTime: h.Subject.GetRequest().GetExpireTime(),
+		AtMost: h.Subject.GetRequest().GetAtMost(),
 	}
 }
 

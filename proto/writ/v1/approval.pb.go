@@ -143,7 +143,12 @@ type ApprovalRule struct {
 	// How many people must approve. Default: 1.
 	Quorum uint32 `protobuf:"varint,6,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	// How long a request for approval, and the approval, lasts. Default: 15 minutes.
-	Expiry        *durationpb.Duration `protobuf:"bytes,7,opt,name=expiry,proto3" json:"expiry,omitempty"`
+	Expiry *durationpb.Duration `protobuf:"bytes,7,opt,name=expiry,proto3" json:"expiry,omitempty"`
+	// Fields of the request, as in "amount.cents", whose value may be lower in the call
+	// that is let through than in the one that was approved, down to 1; all else is the
+	// same. Singular whole numbers that are not sensitive. Absent: the call that was
+	// approved, and no other.
+	AtMost        []string `protobuf:"bytes,8,rep,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +232,69 @@ func (x *ApprovalRule) GetExpiry() *durationpb.Duration {
 	return nil
 }
 
+func (x *ApprovalRule) GetAtMost() []string {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
+// ApprovalBound is the most that a field of a call may be under an approval, and 1 the
+// least.
+type ApprovalBound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, as in ApprovalRule.at_most.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// Its value in the call that asked.
+	Value         int64 `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalBound) Reset() {
+	*x = ApprovalBound{}
+	mi := &file_writ_v1_approval_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalBound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalBound) ProtoMessage() {}
+
+func (x *ApprovalBound) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_approval_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalBound.ProtoReflect.Descriptor instead.
+func (*ApprovalBound) Descriptor() ([]byte, []int) {
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApprovalBound) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ApprovalBound) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
 // ApprovalFact is what a decision read of the approval of its call.
 type ApprovalFact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,14 +307,16 @@ type ApprovalFact struct {
 	// The user who denied it. Empty when nobody has.
 	DeniedBy string `protobuf:"bytes,4,opt,name=denied_by,json=deniedBy,proto3" json:"denied_by,omitempty"`
 	// When it ends.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The most that some fields may be: see ApprovalRequest.
+	AtMost        []*ApprovalBound `protobuf:"bytes,6,rep,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApprovalFact) Reset() {
 	*x = ApprovalFact{}
-	mi := &file_writ_v1_approval_proto_msgTypes[2]
+	mi := &file_writ_v1_approval_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +328,7 @@ func (x *ApprovalFact) String() string {
 func (*ApprovalFact) ProtoMessage() {}
 
 func (x *ApprovalFact) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[2]
+	mi := &file_writ_v1_approval_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +341,7 @@ func (x *ApprovalFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalFact.ProtoReflect.Descriptor instead.
 func (*ApprovalFact) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApprovalFact) GetId() string {
@@ -309,6 +379,13 @@ func (x *ApprovalFact) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ApprovalFact) GetAtMost() []*ApprovalBound {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
 // ConsumeApproval uses up an approval: it lets one call through.
 type ConsumeApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -320,7 +397,7 @@ type ConsumeApproval struct {
 
 func (x *ConsumeApproval) Reset() {
 	*x = ConsumeApproval{}
-	mi := &file_writ_v1_approval_proto_msgTypes[3]
+	mi := &file_writ_v1_approval_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -332,7 +409,7 @@ func (x *ConsumeApproval) String() string {
 func (*ConsumeApproval) ProtoMessage() {}
 
 func (x *ConsumeApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[3]
+	mi := &file_writ_v1_approval_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -345,7 +422,7 @@ func (x *ConsumeApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeApproval.ProtoReflect.Descriptor instead.
 func (*ConsumeApproval) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConsumeApproval) GetId() string {
@@ -371,7 +448,7 @@ type ApprovalRequest struct {
 	// When it ends.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Keyed digest, under the tenant's key, of what the approval is bound to: the
-	// call's identity, its session and the basis.
+	// call's identity, without the fields of at_most, its session and the basis.
 	Key []byte `protobuf:"bytes,6,opt,name=key,proto3" json:"key,omitempty"`
 	// Names of the checks that asked.
 	AskedBy []string `protobuf:"bytes,7,rep,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`
@@ -379,14 +456,17 @@ type ApprovalRequest struct {
 	Risk Risk `protobuf:"varint,8,opt,name=risk,proto3,enum=writ.v1.Risk" json:"risk,omitempty"`
 	// The sensitive arguments, which stand nowhere else, sealed to the approvers. Absent:
 	// there are none, too much of them, or no approver to seal them to.
-	Sealed        *SealedArguments `protobuf:"bytes,9,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Sealed *SealedArguments `protobuf:"bytes,9,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// The most that the fields which the rule names may be in the call that is let
+	// through. Empty: it is the call that asked, and no other.
+	AtMost        []*ApprovalBound `protobuf:"bytes,10,rep,name=at_most,json=atMost,proto3" json:"at_most,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApprovalRequest) Reset() {
 	*x = ApprovalRequest{}
-	mi := &file_writ_v1_approval_proto_msgTypes[4]
+	mi := &file_writ_v1_approval_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +478,7 @@ func (x *ApprovalRequest) String() string {
 func (*ApprovalRequest) ProtoMessage() {}
 
 func (x *ApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[4]
+	mi := &file_writ_v1_approval_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +491,7 @@ func (x *ApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequest.ProtoReflect.Descriptor instead.
 func (*ApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ApprovalRequest) GetRule() string {
@@ -477,6 +557,13 @@ func (x *ApprovalRequest) GetSealed() *SealedArguments {
 	return nil
 }
 
+func (x *ApprovalRequest) GetAtMost() []*ApprovalBound {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
 // SealedArguments are arguments that approvers alone can read.
 type SealedArguments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -493,7 +580,7 @@ type SealedArguments struct {
 
 func (x *SealedArguments) Reset() {
 	*x = SealedArguments{}
-	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	mi := &file_writ_v1_approval_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +592,7 @@ func (x *SealedArguments) String() string {
 func (*SealedArguments) ProtoMessage() {}
 
 func (x *SealedArguments) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[5]
+	mi := &file_writ_v1_approval_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +605,7 @@ func (x *SealedArguments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedArguments.ProtoReflect.Descriptor instead.
 func (*SealedArguments) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SealedArguments) GetDigest() []byte {
@@ -556,7 +643,7 @@ type SealedKey struct {
 
 func (x *SealedKey) Reset() {
 	*x = SealedKey{}
-	mi := &file_writ_v1_approval_proto_msgTypes[6]
+	mi := &file_writ_v1_approval_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +655,7 @@ func (x *SealedKey) String() string {
 func (*SealedKey) ProtoMessage() {}
 
 func (x *SealedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[6]
+	mi := &file_writ_v1_approval_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +668,7 @@ func (x *SealedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedKey.ProtoReflect.Descriptor instead.
 func (*SealedKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SealedKey) GetRecipient() []byte {
@@ -611,7 +698,7 @@ type SealedText struct {
 
 func (x *SealedText) Reset() {
 	*x = SealedText{}
-	mi := &file_writ_v1_approval_proto_msgTypes[7]
+	mi := &file_writ_v1_approval_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +710,7 @@ func (x *SealedText) String() string {
 func (*SealedText) ProtoMessage() {}
 
 func (x *SealedText) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[7]
+	mi := &file_writ_v1_approval_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +723,7 @@ func (x *SealedText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedText.ProtoReflect.Descriptor instead.
 func (*SealedText) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SealedText) GetSalt() []byte {
@@ -666,7 +753,7 @@ type SealedArgument struct {
 
 func (x *SealedArgument) Reset() {
 	*x = SealedArgument{}
-	mi := &file_writ_v1_approval_proto_msgTypes[8]
+	mi := &file_writ_v1_approval_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +765,7 @@ func (x *SealedArgument) String() string {
 func (*SealedArgument) ProtoMessage() {}
 
 func (x *SealedArgument) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[8]
+	mi := &file_writ_v1_approval_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +778,7 @@ func (x *SealedArgument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedArgument.ProtoReflect.Descriptor instead.
 func (*SealedArgument) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SealedArgument) GetPath() string {
@@ -731,7 +818,7 @@ type ApprovalVote struct {
 
 func (x *ApprovalVote) Reset() {
 	*x = ApprovalVote{}
-	mi := &file_writ_v1_approval_proto_msgTypes[9]
+	mi := &file_writ_v1_approval_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +830,7 @@ func (x *ApprovalVote) String() string {
 func (*ApprovalVote) ProtoMessage() {}
 
 func (x *ApprovalVote) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_approval_proto_msgTypes[9]
+	mi := &file_writ_v1_approval_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +843,7 @@ func (x *ApprovalVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalVote.ProtoReflect.Descriptor instead.
 func (*ApprovalVote) Descriptor() ([]byte, []int) {
-	return file_writ_v1_approval_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_approval_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApprovalVote) GetApprovalId() string {
@@ -814,7 +901,7 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"\n" +
 	"\x16writ/v1/approval.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15writ/v1/options.proto\"O\n" +
 	"\vApprovalSet\x12@\n" +
-	"\tapprovals\x18\x01 \x03(\v2\x15.writ.v1.ApprovalRuleB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\tapprovals\"\x85\x03\n" +
+	"\tapprovals\x18\x01 \x03(\v2\x15.writ.v1.ApprovalRuleB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\tapprovals\"\xd8\x03\n" +
 	"\fApprovalRule\x12/\n" +
 	"\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x012\x11^[a-z][a-z0-9_]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12]\n" +
@@ -823,7 +910,12 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"\x05roles\x18\x05 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12\x1f\n" +
 	"\x06quorum\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18\bR\x06quorum\x12C\n" +
 	"\x06expiry\x18\a \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
-	"\"\x04\b\x80\xf5$2\x02\b\x01R\x06expiry\"\xe8\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\x06expiry\x12Q\n" +
+	"\aat_most\x18\b \x03(\tB8\xbaH5\x92\x012\x10\b\x18\x01\",r*\x18\x80\x022%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)*$R\x06atMost\"P\n" +
+	"\rApprovalBound\x12 \n" +
+	"\x05field\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x05field\x12\x1d\n" +
+	"\x05value\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x01R\x05value\"\xa3\x02\n" +
 	"\fApprovalFact\x12\x17\n" +
 	"\x02id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x1d\n" +
 	"\x05basis\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x05basis\x124\n" +
@@ -831,9 +923,10 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"approvedBy\x12%\n" +
 	"\tdenied_by\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdeniedBy\x12C\n" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"expireTime\",\n" +
+	"expireTime\x129\n" +
+	"\aat_most\x18\x06 \x03(\v2\x16.writ.v1.ApprovalBoundB\b\xbaH\x05\x92\x01\x02\x10\bR\x06atMost\",\n" +
 	"\x0fConsumeApproval\x12\x19\n" +
-	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\xff\x02\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\"\xba\x03\n" +
 	"\x0fApprovalRequest\x12\x1c\n" +
 	"\x04rule\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04rule\x12\x1d\n" +
 	"\x05basis\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x05basis\x12 \n" +
@@ -846,7 +939,9 @@ const file_writ_v1_approval_proto_rawDesc = "" +
 	"\basked_by\x18\a \x03(\tB\x10\xbaH\r\x92\x01\n" +
 	"\x10\x80\x04\"\x05r\x03\x18\x80\x01R\aaskedBy\x12+\n" +
 	"\x04risk\x18\b \x01(\x0e2\r.writ.v1.RiskB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04risk\x120\n" +
-	"\x06sealed\x18\t \x01(\v2\x18.writ.v1.SealedArgumentsR\x06sealed\"\x8f\x01\n" +
+	"\x06sealed\x18\t \x01(\v2\x18.writ.v1.SealedArgumentsR\x06sealed\x129\n" +
+	"\aat_most\x18\n" +
+	" \x03(\v2\x16.writ.v1.ApprovalBoundB\b\xbaH\x05\x92\x01\x02\x10\bR\x06atMost\"\x8f\x01\n" +
 	"\x0fSealedArguments\x12\x1f\n" +
 	"\x06digest\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\x12)\n" +
 	"\n" +
@@ -893,39 +988,42 @@ func file_writ_v1_approval_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_approval_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_writ_v1_approval_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_writ_v1_approval_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_writ_v1_approval_proto_goTypes = []any{
 	(ApprovalChoice)(0),           // 0: writ.v1.ApprovalChoice
 	(*ApprovalSet)(nil),           // 1: writ.v1.ApprovalSet
 	(*ApprovalRule)(nil),          // 2: writ.v1.ApprovalRule
-	(*ApprovalFact)(nil),          // 3: writ.v1.ApprovalFact
-	(*ConsumeApproval)(nil),       // 4: writ.v1.ConsumeApproval
-	(*ApprovalRequest)(nil),       // 5: writ.v1.ApprovalRequest
-	(*SealedArguments)(nil),       // 6: writ.v1.SealedArguments
-	(*SealedKey)(nil),             // 7: writ.v1.SealedKey
-	(*SealedText)(nil),            // 8: writ.v1.SealedText
-	(*SealedArgument)(nil),        // 9: writ.v1.SealedArgument
-	(*ApprovalVote)(nil),          // 10: writ.v1.ApprovalVote
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(Risk)(0),                     // 13: writ.v1.Risk
+	(*ApprovalBound)(nil),         // 3: writ.v1.ApprovalBound
+	(*ApprovalFact)(nil),          // 4: writ.v1.ApprovalFact
+	(*ConsumeApproval)(nil),       // 5: writ.v1.ConsumeApproval
+	(*ApprovalRequest)(nil),       // 6: writ.v1.ApprovalRequest
+	(*SealedArguments)(nil),       // 7: writ.v1.SealedArguments
+	(*SealedKey)(nil),             // 8: writ.v1.SealedKey
+	(*SealedText)(nil),            // 9: writ.v1.SealedText
+	(*SealedArgument)(nil),        // 10: writ.v1.SealedArgument
+	(*ApprovalVote)(nil),          // 11: writ.v1.ApprovalVote
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(Risk)(0),                     // 14: writ.v1.Risk
 }
 var file_writ_v1_approval_proto_depIdxs = []int32{
 	2,  // 0: writ.v1.ApprovalSet.approvals:type_name -> writ.v1.ApprovalRule
-	11, // 1: writ.v1.ApprovalRule.expiry:type_name -> google.protobuf.Duration
-	12, // 2: writ.v1.ApprovalFact.expire_time:type_name -> google.protobuf.Timestamp
-	12, // 3: writ.v1.ApprovalRequest.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 4: writ.v1.ApprovalRequest.risk:type_name -> writ.v1.Risk
-	6,  // 5: writ.v1.ApprovalRequest.sealed:type_name -> writ.v1.SealedArguments
-	7,  // 6: writ.v1.SealedArguments.keys:type_name -> writ.v1.SealedKey
-	9,  // 7: writ.v1.SealedText.arguments:type_name -> writ.v1.SealedArgument
-	0,  // 8: writ.v1.ApprovalVote.choice:type_name -> writ.v1.ApprovalChoice
-	12, // 9: writ.v1.ApprovalVote.time:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 1: writ.v1.ApprovalRule.expiry:type_name -> google.protobuf.Duration
+	13, // 2: writ.v1.ApprovalFact.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: writ.v1.ApprovalFact.at_most:type_name -> writ.v1.ApprovalBound
+	13, // 4: writ.v1.ApprovalRequest.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 5: writ.v1.ApprovalRequest.risk:type_name -> writ.v1.Risk
+	7,  // 6: writ.v1.ApprovalRequest.sealed:type_name -> writ.v1.SealedArguments
+	3,  // 7: writ.v1.ApprovalRequest.at_most:type_name -> writ.v1.ApprovalBound
+	8,  // 8: writ.v1.SealedArguments.keys:type_name -> writ.v1.SealedKey
+	10, // 9: writ.v1.SealedText.arguments:type_name -> writ.v1.SealedArgument
+	0,  // 10: writ.v1.ApprovalVote.choice:type_name -> writ.v1.ApprovalChoice
+	13, // 11: writ.v1.ApprovalVote.time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_approval_proto_init() }
@@ -940,7 +1038,7 @@ func file_writ_v1_approval_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_approval_proto_rawDesc), len(file_writ_v1_approval_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
