@@ -120,22 +120,51 @@ func TestABundleThatFirstAsksWhatWasReadFindsItNoted(t *testing.T) {
 	if got := w.ledger.Status().Size - size; got != 2 {
 		t.Errorf("%d records of a call whose session has read as much before, want its decision and its outcome", got)
 	}
-	w.add("checks/all.yaml", `checks:
-  - name: nothing_read
-    tools: [workshop.make]
-    expression: '!session.read_untrusted()'
-    on_failure: ON_FAILURE_DENY
-    message: what was read may be anybody's
-`)
-	bundle, err := bundles.LoadDir(t.Context(), filepath.Join(w.dir, "bundle"), bundles.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.agent.Swap(t.Context(), bundle); err != nil {
-		t.Fatal(err)
-	}
+	w.check("!session.read_untrusted()")
 	run(false)
 	if got, want := w.folded(), w.agent.State().Dump(); got != want {
 		t.Errorf("the fold of the records is another state than the live one:\n%s\nlive:\n%s", got, want)
+	}
+}
+
+// check puts the bundle in force with one check more.
+func (w *workshop) check(expression string) {
+	w.t.Helper()
+	w.add("checks/all.yaml", `checks:
+  - name: careful
+    tools: [workshop.make]
+    expression: '`+expression+`'
+    on_failure: ON_FAILURE_DENY
+    message: not after what the session did
+`)
+	bundle, err := bundles.LoadDir(w.t.Context(), filepath.Join(w.dir, "bundle"), bundles.Options{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.agent.Swap(w.t.Context(), bundle); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestWhatNoBundleHadKeptIsUnknownAndNotAbsent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		expression string
+		before     bool // whether a call was made under the bundle before
+		want       bool
+	}{
+		{`!session.called("workshop.make").with({"args.thing": args.thing})`, true, false},
+		{`session.called("workshop.make").with({"args.thing": args.thing})`, true, false},
+		{`!session.called("workshop.make").with({"args.thing": args.thing})`, false, true},
+		{`!session.called("workshop.send").with({"args.thing": args.thing})`, true, true},
+	} {
+		w := openWorkshop(t, workshopOptions{})
+		if c.before {
+			w.allow(request("workshop.make", "table"))
+		}
+		w.check(c.expression)
+		if got := w.agent.Admit(t.Context(), request("workshop.make", "table")).Allowed(); got != c.want {
+			t.Errorf("%s, with a call before: %v: allowed %v, want %v", c.expression, c.before, got, c.want)
+		}
 	}
 }

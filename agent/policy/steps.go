@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -189,7 +190,7 @@ func (s stepsValue) flag(path string) ref.Val {
 }
 
 // where keeps those whose field has the value. A field that was too large to be
-// kept cannot be compared.
+// kept cannot be compared, nor can an argument that an earlier bundle did not ask for.
 func (s stepsValue) where(path string, value ref.Val) ref.Val {
 	want, ok := jsonText(value)
 	if !ok {
@@ -203,6 +204,7 @@ func (s stepsValue) where(path string, value ref.Val) ref.Val {
 				return field.GetValue() == want
 			}
 		}
+		unknown = unknown || strings.HasPrefix(path, "args.")
 		return false
 	}).(stepsValue)
 	if unknown && len(out.steps) == 0 {
