@@ -24,7 +24,7 @@ import (
 
 // office is a running agent of the page's bundle, with who may approve.
 type office struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	socket string
 	conn   *grpc.ClientConn
@@ -53,14 +53,14 @@ func (l *lockedText) String() string {
 	return l.text.String()
 }
 
-func openOffice(t *testing.T) *office {
+func openOffice(t testing.TB) *office {
 	t.Helper()
 	return openPage(t, "approvals.md", "spiffe://example.org/planner", "")
 }
 
 // openPage runs an agent of a page's bundle, for which the test is a workload, with more
 // in its configuration.
-func openPage(t *testing.T, page, workload, more string) *office {
+func openPage(t testing.TB, page, workload, more string) *office {
 	t.Helper()
 	return openAt(t, page, place{workload: workload, more: more})
 }
@@ -75,7 +75,7 @@ type place struct {
 	workload, more string
 }
 
-func openAt(t *testing.T, page string, at place) *office {
+func openAt(t testing.TB, page string, at place) *office {
 	t.Helper()
 	// A socket's path is short.
 	dir, err := os.MkdirTemp("", "w")

@@ -75,7 +75,7 @@ func spend(t *testing.T, bundleDir, data string, now time.Time) {
 }
 
 // standardOutput returns what a command prints.
-func standardOutput(t *testing.T, args ...string) string {
+func standardOutput(t testing.TB, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
 	root := newRoot()

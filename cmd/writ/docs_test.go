@@ -50,7 +50,7 @@ func loadPage(t *testing.T, page string) *bundles.Loaded {
 }
 
 // writePage writes the bundle that a page is into a directory.
-func writePage(t *testing.T, page, dir string) {
+func writePage(t testing.TB, page, dir string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../docs", page))
 	if err != nil {

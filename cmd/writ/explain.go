@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -240,16 +239,4 @@ func (e *explainer) observed(stored *writv1.StoredRecord, found map[string][]str
 		text += fmt.Sprintf(", by the call %x", id)
 	}
 	found[source] = append(found[source], text)
-}
-
-// closed returns the paths of arguments that the record holds no value of.
-func (e *explainer) closed() []string {
-	var paths []string
-	for _, commitment := range e.record.GetCommitments() {
-		if path, ok := strings.CutPrefix(commitment.GetPath(), "arguments."); ok {
-			paths = append(paths, path)
-		}
-	}
-	slices.Sort(paths)
-	return paths
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/collector/query"
-	"github.com/writ-dev/writ/proto/canonical"
-	writv1 "github.com/writ-dev/writ/proto/writ/v1"
-	"github.com/writ-dev/writ/tools"
 )
 
 // explanation is what is told of a decision; who reads it decides how much is there.
@@ -99,40 +96,26 @@ func (e *explainer) auditor(ctx context.Context, out *explanation) error {
 	return err
 }
 
-// replay decides again over the recorded facts. A value that the record does not hold,
-// or a call that was refused around the function, cannot be decided again.
+// replay decides again over the recorded facts, under the bundle that decided.
 func (e *explainer) replay(ctx context.Context) (string, error) {
 	bundle, err := bundles.LoadDir(ctx, e.bundle, bundles.Options{})
 	if err != nil {
 		return "", err
 	}
-	digest := bundle.Digest()
-	switch closed := e.closed(); {
-	case string(digest[:]) != string(e.record.GetBundleDigest()):
+	if digest := bundle.Digest(); string(digest[:]) != string(e.record.GetBundleDigest()) {
 		return fmt.Sprintf("not_replayable(bundle: this one is sha256:%x)", digest), nil
-	case e.body.GetOrigin() != writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE:
-		return "not_replayable(refused: the call was refused before it was weighed, or after)", nil
-	case e.body.GetArguments() == nil:
-		return "not_replayable(arguments: they could not be read, and are not kept)", nil
-	case len(closed) > 0:
-		return "not_replayable(closed: " + strings.Join(closed, ", ") + ")", nil
 	}
-	result := policy.Decide(bundle, &policy.Call{
-		Principal: e.body.GetPrincipal(), Envelope: e.body.GetEnvelope(), Upstream: e.body.GetUpstream(),
-		Arguments: tools.Arguments{JSON: e.body.GetArguments()},
-	}, e.body.GetFacts())
-	now, err := canonical.Marshal(result.Decision)
-	if err != nil {
-		return "", fmt.Errorf("write the decision: %w", err)
+	again, err := redecide(bundle, e.record, e.body)
+	switch {
+	case err != nil:
+		return "", err
+	case again.decision == nil:
+		return "not_replayable(" + again.why + ")", nil
+	case !again.same:
+		return fmt.Sprintf("differs: decided again it is %s, %s", policy.VerdictName(again.decision.GetVerdict()), reasonName(again.decision.GetReason())), nil
+	default:
+		return "recomputed: the same decision to the byte", nil
 	}
-	then, err := canonical.Marshal(e.body.GetDecision())
-	if err != nil {
-		return "", fmt.Errorf("write the decision: %w", err)
-	}
-	if !bytes.Equal(now, then) {
-		return fmt.Sprintf("differs: decided again it is %s, %s", policy.VerdictName(result.Decision.GetVerdict()), reasonName(result.Decision.GetReason())), nil
-	}
-	return "recomputed: the same decision to the byte", nil
 }
 
 func (x *explanation) writeJSON(w io.Writer) error {

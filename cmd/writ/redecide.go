@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/proto/canonical"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/tools"
+)
+
+// redecided is what came of deciding a recorded call again (SEMANTICS 19).
+type redecided struct {
+	// decision is the one that was made now; nil where none can be, and why is then the
+	// reason.
+	decision *writv1.Decision
+	why      string
+	// same says that it is the recorded one, to the byte.
+	same bool
+}
+
+// redecide decides a recorded call again, over the facts of its record. A value that
+// the record does not hold, a call that was refused around the function, and one of
+// which the bundle asks more than was recorded cannot be decided again.
+func redecide(bundle *policy.Bundle, record *writv1.Record, body *writv1.DecisionRecord) (redecided, error) {
+	call := &policy.Call{
+		Principal: body.GetPrincipal(), Envelope: body.GetEnvelope(), Upstream: body.GetUpstream(),
+		Arguments: tools.Arguments{JSON: body.GetArguments()},
+	}
+	switch closed := closedArguments(record); {
+	case body.GetOrigin() != writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE:
+		return redecided{why: "refused: the call was refused before it was weighed, or after"}, nil
+	case body.GetArguments() == nil:
+		return redecided{why: "arguments: they could not be read, and are not kept"}, nil
+	case len(closed) > 0:
+		return redecided{why: "closed: " + strings.Join(closed, ", ")}, nil
+	}
+	if missing := missingFacts(bundle, call, body.GetFacts()); missing != "" {
+		return redecided{why: "facts: " + missing}, nil
+	}
+	decision := policy.Decide(bundle, call, body.GetFacts()).Decision
+	now, err := canonical.Marshal(decision)
+	if err != nil {
+		return redecided{}, fmt.Errorf("write the decision: %w", err)
+	}
+	then, err := canonical.Marshal(body.GetDecision())
+	if err != nil {
+		return redecided{}, fmt.Errorf("write the decision: %w", err)
+	}
+	return redecided{decision: decision, same: bytes.Equal(now, then)}, nil
+}
+
+// missingFacts names what a bundle asks about a call that was not recorded, because the
+// bundle of then did not ask for it; "" where nothing is missing.
+func missingFacts(bundle *policy.Bundle, call *policy.Call, facts *writv1.Facts) string {
+	needs := bundle.Read(call)
+	switch {
+	case needs.Session && facts.GetSession() == nil:
+		return "the session was not recorded"
+	case needs.Values && facts.GetSession() == nil && len(facts.GetValues()) == 0:
+		return "where the values came from was not recorded"
+	}
+	for _, key := range bundle.Balances(call, facts.GetSession()) {
+		if !slices.ContainsFunc(facts.GetBalances(), func(b *writv1.Balance) bool { return b.GetBudget() == key.Budget }) {
+			return "the balance of the budget " + key.Budget + " was not recorded"
+		}
+	}
+	return ""
+}
+
+// closedArguments returns the paths of arguments that a record holds no value of.
+func closedArguments(record *writv1.Record) []string {
+	var paths []string
+	for _, commitment := range record.GetCommitments() {
+		if path, ok := strings.CutPrefix(commitment.GetPath(), "arguments."); ok {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}

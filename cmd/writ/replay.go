@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/writ-dev/writ/agent/bundles"
+	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/proto/canonical"
+	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+)
+
+func newReplay() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Decide recorded calls again",
+		Long: `Replay decides every recorded call again over the facts of its record, and says what
+came of it:
+
+  recomputed      under the bundle that decided: the same decision, to the byte
+  differs         under the bundle that decided: another decision; the record or this
+                  program is not what it was
+  unchanged       under another bundle: the same verdict for the same reason
+  changed         under another bundle: another verdict, or another reason
+  not_replayable  the record does not hold what it takes, and why
+
+It exits with 0 when nothing differs or changed, with 1 when something did, and with 2
+when nothing could be decided again.`,
+		Example: `  writ replay --ledger /var/lib/writ/ledger --bundle /etc/writ/bundle
+  writ replay --store /var/lib/writ-collector --bundle next/ --since 7d -o json`,
+		Args: cobra.NoArgs,
+	}
+	from, filter := &recordSource{}, &recordFilter{}
+	from.add(cmd.Flags())
+	filter.addCommon(cmd.Flags())
+	dir := cmd.Flags().StringP("bundle", "b", "", "directory of the bundle to decide under")
+	_ = cmd.MarkFlagRequired("bundle")
+	form := addOutput(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		selected, err := filter.message(time.Now())
+		if err != nil {
+			return err
+		}
+		selected.Kinds = []writv1.RecordKind{writv1.RecordKind_RECORD_KIND_DECISION}
+		bundle, err := bundles.LoadDir(cmd.Context(), *dir, bundles.Options{})
+		if err != nil {
+			return err
+		}
+		reader, closer, err := from.open()
+		if err != nil {
+			return from.advise(err)
+		}
+		defer closer.Close() //nolint:errcheck // read only
+		digest := bundle.Digest()
+		r := &replay{bundle: bundle, digest: string(digest[:]), report: replayReport{
+			Bundle: fmt.Sprintf("sha256:%x", digest), NotReplayable: make(map[string]int), Changes: []replayChange{}, Named: []replayedChanged{},
+		}, changes: make(map[replayChange]int)}
+		if err := r.all(cmd.Context(), reader, selected); err != nil {
+			return from.advise(err)
+		}
+		if err := from.complete(cmd.ErrOrStderr(), reader); err != nil {
+			return from.advise(err)
+		}
+		return r.finish(cmd.OutOrStdout(), *form)
+	}
+	return cmd
+}
+
+// mostNamed bounds the decisions that are named one by one, the newest.
+const mostNamed = 100
+
+// replay decides the records of a ledger again.
+type replay struct {
+	bundle  *policy.Bundle
+	digest  string
+	report  replayReport
+	changes map[replayChange]int
+}
+
+// replayReport is what came of it.
+type replayReport struct {
+	Bundle        string            `json:"bundle"`
+	Decisions     int               `json:"decisions"`
+	Recomputed    int               `json:"recomputed"`
+	Differs       int               `json:"differs"`
+	Unchanged     int               `json:"unchanged"`
+	Changed       int               `json:"changed"`
+	NotReplayable map[string]int    `json:"not_replayable"`
+	Changes       []replayChange    `json:"changes"`
+	Named         []replayedChanged `json:"decisions_changed"`
+}
+
+// replayChange is one row of the table of what is decided otherwise.
+type replayChange struct {
+	Tool   string `json:"tool"`
+	Roles  string `json:"roles"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+	Check  string `json:"check"`
+	Count  int    `json:"count"`
+}
+
+// replayedChanged is one decision that is made otherwise now.
+type replayedChanged struct {
+	Decision string `json:"decision_id"`
+	Ledger   string `json:"ledger"`
+	Index    uint64 `json:"index"`
+	Before   string `json:"before"`
+	After    string `json:"after"`
+}
+
+// replayed is one record with what came of it.
+type replayed struct {
+	stored *writv1.StoredRecord
+	record *writv1.Record
+	body   *writv1.DecisionRecord
+	again  redecided
+}
+
+// all decides what a filter selects again, a page at a time, each page on all cores.
+func (r *replay) all(ctx context.Context, reader query.Reader, filter *writv1.RecordFilter) error {
+	request := &writv1.ListRecordsRequest{Filter: filter, PageSize: 1000}
+	for {
+		page, err := reader.List(ctx, request)
+		if err != nil {
+			return err
+		}
+		done := make([]replayed, len(page.GetRecords()))
+		group, _ := errgroup.WithContext(ctx)
+		group.SetLimit(runtime.GOMAXPROCS(0))
+		const batch = 64
+		for from := 0; from < len(done); from += batch {
+			group.Go(func() error {
+				for i := from; i < min(from+batch, len(done)); i++ {
+					if err := r.one(page.GetRecords()[i], &done[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		for i := range done {
+			r.count(&done[i])
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return nil
+		}
+	}
+}
+
+// one decides one record again. It is called by several goroutines.
+func (r *replay) one(stored *writv1.StoredRecord, out *replayed) error {
+	*out = replayed{stored: stored, record: &writv1.Record{}, body: &writv1.DecisionRecord{}}
+	if err := canonical.Unmarshal(stored.GetRecord(), out.record); err != nil {
+		return fmt.Errorf("read a record: %w", err)
+	}
+	if err := canonical.Unmarshal(out.record.GetBody(), out.body); err != nil {
+		return fmt.Errorf("read record %d: %w", out.record.GetIndex(), err)
+	}
+	var err error
+	out.again, err = redecide(r.bundle, out.record, out.body)
+	return err
+}
+
+func (r *replay) count(one *replayed) {
+	r.report.Decisions++
+	own := string(one.record.GetBundleDigest()) == r.digest
+	before, after := one.body.GetDecision(), one.again.decision
+	switch {
+	case after == nil:
+		r.report.NotReplayable[one.again.why]++
+		return
+	case own && one.again.same:
+		r.report.Recomputed++
+		return
+	case own:
+		r.report.Differs++
+	case before.GetVerdict() == after.GetVerdict() && before.GetReason() == after.GetReason():
+		r.report.Unchanged++
+		return
+	default:
+		r.report.Changed++
+	}
+	change := replayChange{
+		Tool: one.body.GetTool(), Roles: strings.Join(one.body.GetPrincipal().GetRoles(), ","),
+		Before: verdictText(before), After: verdictText(after), Check: checkText(before, after),
+	}
+	r.changes[change]++
+	if len(r.report.Named) < mostNamed {
+		r.report.Named = append(r.report.Named, replayedChanged{
+			Decision: fmt.Sprintf("%x", one.record.GetDecisionId()), Ledger: one.stored.GetOrigin(), Index: one.record.GetIndex(),
+			Before: change.Before, After: change.After,
+		})
+	}
+}
+
+func verdictText(d *writv1.Decision) string {
+	return policy.VerdictName(d.GetVerdict()) + " " + reasonName(d.GetReason())
+}
+
+// checkText names the check that makes the difference: the one that stands in the way
+// now, or, where nothing does, the one that did.
+func checkText(before, after *writv1.Decision) string {
+	check := decidingCheck(after)
+	if check == nil {
+		check = decidingCheck(before)
+	}
+	if check == nil {
+		return ""
+	}
+	return check.GetStage() + "/" + check.GetName()
+}
+
+// errNothingReplayed says that no decision could be made again.
+var errNothingReplayed = errors.New("none of the decisions could be made again")
+
+// finish writes the report, and says by its error what came of it.
+func (r *replay) finish(w io.Writer, form output) error {
+	for change, count := range r.changes {
+		change.Count = count
+		r.report.Changes = append(r.report.Changes, change)
+	}
+	slices.SortFunc(r.report.Changes, func(a, b replayChange) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Tool, b.Tool), cmp.Compare(a.Roles, b.Roles),
+			cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After), cmp.Compare(a.Check, b.Check))
+	})
+	write := r.writeText
+	if form == outputJSON {
+		write = r.writeJSON
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	done := r.report.Recomputed + r.report.Unchanged
+	switch {
+	case r.report.Differs+r.report.Changed > 0:
+		return errNo
+	case done == 0 && r.report.Decisions > 0:
+		return errNothingReplayed
+	default:
+		return nil
+	}
+}
+
+func (r *replay) writeJSON(w io.Writer) error {
+	text, err := json.MarshalIndent(&r.report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s\n", query.PrintableJSON(text))
+	return err
+}
+
+func (r *replay) writeText(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "bundle\t%s\n", r.report.Bundle)
+	for _, row := range []struct {
+		name  string
+		count int
+	}{
+		{"decisions", r.report.Decisions},
+		{"recomputed", r.report.Recomputed},
+		{"differs", r.report.Differs},
+		{"unchanged", r.report.Unchanged},
+		{"changed", r.report.Changed},
+	} {
+		fmt.Fprintf(table, "%s\t%d\n", row.name, row.count)
+	}
+	for _, why := range slices.Sorted(maps.Keys(r.report.NotReplayable)) {
+		fmt.Fprintf(table, "not_replayable\t%d  %s\n", r.report.NotReplayable[why], query.Printable(why))
+	}
+	if len(r.report.Changes) > 0 {
+		fmt.Fprint(table, "\nCOUNT\tTOOL\tROLES\tBEFORE\tAFTER\tCHECK\n")
+	}
+	for _, c := range r.report.Changes {
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, query.Printable(c.Tool), query.Printable(c.Roles), c.Before, c.After, query.Printable(c.Check))
+	}
+	if len(r.report.Named) > 0 {
+		fmt.Fprint(table, "\nDECISION\tRECORD\tBEFORE\tAFTER\n")
+	}
+	for _, one := range r.report.Named {
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", one.Decision, one.Index, one.Before, one.After)
+	}
+	return table.Flush()
+}
