@@ -211,7 +211,7 @@ func (a *Agent) closeLost(ctx context.Context) error {
 			Reason:  writv1.Reason_REASON_ADMISSION_OUTCOME_UNKNOWN,
 			Message: "the agent stopped while the call was open",
 		}
-		if err := a.recordOutcome(ctx, &ending{claim: held.Claim, record: outcome}); err != nil {
+		if err := a.recordOutcome(ctx, newEnding(held.Claim, outcome, nil, nil)); err != nil {
 			return fmt.Errorf("record the outcome of %s, which an earlier stop left open: %w", held.ID, err)
 		}
 	}

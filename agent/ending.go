@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,9 +22,16 @@ type ending struct {
 	claim   admissions.Claim
 	record  *writv1.OutcomeRecord
 	removed []ledger.Sensitive
-	// observed is what the session came to know by the call, until it is written.
-	// The committer clears it; nobody else touches the ending meanwhile.
-	observed *writv1.ObservationRecord
+	// observed is what the session came to know by the call, until it is written: the
+	// committer clears it, at any time after it was queued. It is shared with the bare
+	// ending, so that what was written once is not written again by that.
+	observed *atomic.Pointer[writv1.ObservationRecord]
+}
+
+func newEnding(claim admissions.Claim, record *writv1.OutcomeRecord, removed []ledger.Sensitive, observed *writv1.ObservationRecord) *ending {
+	e := &ending{claim: claim, record: record, removed: removed, observed: &atomic.Pointer[writv1.ObservationRecord]{}}
+	e.observed.Store(observed)
+	return e
 }
 
 // bare returns the ending without what may be too large for a record: the keyed
@@ -104,7 +112,7 @@ func (a *Agent) recordLater(e *ending) error {
 // hears of the outcome may rely on the session knowing. One that a retry writes a
 // second time says nothing new.
 func (a *Agent) queueObservation(e *ending) error {
-	observed := e.observed
+	observed := e.observed.Load()
 	if observed == nil {
 		return nil
 	}
@@ -116,7 +124,7 @@ func (a *Agent) queueObservation(e *ending) error {
 		Body:         observed,
 		Written: func(err error) {
 			if err == nil {
-				e.observed = nil
+				e.observed.Store(nil)
 				a.state.observe(observed)
 			}
 		},
@@ -124,7 +132,7 @@ func (a *Agent) queueObservation(e *ending) error {
 	if errors.Is(err, ledger.ErrTooLarge) {
 		// It is bounded to fit; that it does not is a fault, and denies nothing.
 		a.options.Log.Error("what a session came to know was too large to be recorded", "decision_id", e.claim.ID.String())
-		e.observed = nil
+		e.observed.Store(nil)
 		return nil
 	}
 	return err

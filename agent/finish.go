@@ -30,9 +30,7 @@ func (ad *Admission) Finish(outcome Outcome) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return ad.agent.recordOutcome(context.Background(), &ending{
-		claim: ad.claim, record: record, removed: ad.sensitiveResult(), observed: ad.observation(record),
-	})
+	return ad.agent.recordOutcome(context.Background(), newEnding(ad.claim, record, ad.sensitiveResult(), ad.observation(record)))
 }
 
 // FinishLater records how the call ended without waiting: for what was let
@@ -43,7 +41,7 @@ func (ad *Admission) FinishLater(outcome Outcome) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return ad.agent.recordLater(&ending{claim: ad.claim, record: record, removed: ad.sensitiveResult(), observed: ad.observation(record)})
+	return ad.agent.recordLater(newEnding(ad.claim, record, ad.sensitiveResult(), ad.observation(record)))
 }
 
 // end makes the record of the outcome, once.

@@ -60,7 +60,7 @@ func (a *Agent) withdraw(ctx context.Context, ad *Admission, refusal *reasons.Er
 			Message:   refusal.Message,
 			GivenBack: ad.claim.Reserved,
 		}
-		if err := a.recordOutcome(ctx, &ending{claim: ad.claim, record: outcome}); err != nil {
+		if err := a.recordOutcome(ctx, newEnding(ad.claim, outcome, nil, nil)); err != nil {
 			a.options.Log.ErrorContext(ctx, "the withdrawal of a call was not recorded", "decision_id", ad.ID(), "error", err)
 		}
 	} else if ad.Allowed() {
