@@ -10,15 +10,19 @@ const (
 	leastDigits, mostDigits = 6, 34
 	// mostGroups bounds its groups.
 	mostGroups = 10
+	// mostRows bounds the numbers of a text: some 1,000 groups in a row, or a table of
+	// some 800 lines of prices.
+	mostRows = 2 * MostTokens
 )
 
 // Digits returns the numbers that groups of digits are when what stands between them
 // is left out: 884-201-773 is 884201773. Between has the signs of which one may stand
 // between two groups. Each row of neighbouring groups is one number, for a group
-// before or after it may be something else's. Days and months are none.
-func Digits(text, between string) []Token {
-	text, _ = clip(text)
-	var found []Token
+// before or after it may be something else's. Days and months are none. A reading that is
+// truncated lacks numbers: who looks for what may not leave MUST NOT take it for all.
+func Digits(text, between string) Reading {
+	text, cut := clip(text)
+	r := Reading{Truncated: cut}
 	var groups []string
 	for at := 0; at < len(text); {
 		if !is(text[at], digit) {
@@ -26,17 +30,16 @@ func Digits(text, between string) []Token {
 			continue
 		}
 		end := run(text, at, digit, len(text))
-		if at == 0 || len(groups) == 0 || !joins(text, at, between) {
+		if !joins(text, at, between) {
 			groups = groups[:0]
 		}
 		groups = append(groups, text[at:end])
-		found = append(found, rows(groups)...)
-		if len(found) >= MostTokens {
-			return found[:MostTokens]
+		if r.Tokens = append(r.Tokens, rows(groups)...); len(r.Tokens) > mostRows {
+			return Reading{Tokens: r.Tokens[:mostRows], Truncated: true}
 		}
 		at = end
 	}
-	return found
+	return r
 }
 
 // joins says whether one sign of those named, and a digit before it, stand before at.

@@ -27,7 +27,7 @@ func TestGroupsOfDigitsAreTheNumberThatTheyMake(t *testing.T) {
 		"":                              nil,
 	} {
 		var got []string
-		for _, token := range atoms.Digits(text, " -./") {
+		for _, token := range atoms.Digits(text, " -./").Tokens {
 			if token.Kind != atoms.Number {
 				t.Errorf("%q: a token of kind %d", text, token.Kind)
 			}
@@ -42,7 +42,7 @@ func TestGroupsOfDigitsAreTheNumberThatTheyMake(t *testing.T) {
 			t.Errorf("%q: %q, want nothing", text, got)
 		}
 	}
-	if got := atoms.Digits("884 201 773", "-"); got != nil {
+	if got := atoms.Digits("884 201 773", "-").Tokens; got != nil {
 		t.Errorf("digits with other signs between them: %v", got)
 	}
 }
@@ -60,7 +60,7 @@ func TestANumberIsFoundHoweverItIsGrouped(t *testing.T) {
 			text, number = text+group, number+group
 		}
 		plain := len(groups) > 3 || !slices.ContainsFunc(groups, func(g string) bool { return len(g) == 4 && (g[:2] == "19" || g[:2] == "20") })
-		if got := atoms.Digits(text+" y", " -./"); plain && !slices.Contains(got, atoms.Token{Kind: atoms.Number, Text: number}) {
+		if got := atoms.Digits(text+" y", " -./"); plain && !slices.Contains(got.Tokens, atoms.Token{Kind: atoms.Number, Text: number}) {
 			t.Errorf("%q: %v, want %s", text, got, number)
 		}
 	})

@@ -148,7 +148,7 @@ func (o *observer) leaf(leaf *atoms.Leaf) {
 	marks := worth.Classification > writv1.Classification_CLASSIFICATION_PUBLIC || key.foreign || key.restricted
 	if marks {
 		key.class = worth.Classification
-		o.add(key, marked(leaf))
+		o.mark(key, leaf)
 	}
 	if leaf.Number || trusted && !marks {
 		return
@@ -160,7 +160,7 @@ func (o *observer) leaf(leaf *atoms.Leaf) {
 			o.add(plain, atoms.Observe(text).Tokens)
 		}
 		if marks {
-			o.add(key, marked(&atoms.Leaf{Text: text}))
+			o.mark(key, &atoms.Leaf{Text: text})
 		}
 	}
 }
@@ -180,13 +180,20 @@ func read(leaf *atoms.Leaf, trusted, user bool) atoms.Reading {
 	}
 }
 
+// mark adds the atoms by which a classified value is found again.
+func (o *observer) mark(key groupKey, leaf *atoms.Leaf) {
+	marks := marked(leaf)
+	o.record.Truncated = o.record.Truncated || marks.Truncated
+	o.add(key, marks.Tokens)
+}
+
 // marked returns the tokens by which a classified value is found again.
-func marked(leaf *atoms.Leaf) []atoms.Token {
+func marked(leaf *atoms.Leaf) atoms.Reading {
 	if leaf.Number {
 		if len(leaf.Text) < leastNumber {
-			return nil
+			return atoms.Reading{}
 		}
-		return atoms.ObserveNumber(leaf.Text).Tokens
+		return atoms.ObserveNumber(leaf.Text)
 	}
 	var out []atoms.Token
 	for i, token := range atoms.Observe(leaf.Text).Tokens {
@@ -196,10 +203,12 @@ func marked(leaf *atoms.Leaf) []atoms.Token {
 		out = append(out, token)
 	}
 	if utf8.RuneCountInString(leaf.Text) < leastWhole {
-		return out
+		return atoms.Reading{Tokens: out}
 	}
-	out = append(out, atoms.Digits(leaf.Text, "-./")...)
-	return append(out, atoms.Phrases(leaf.Text).Tokens...)
+	numbers, phrases := atoms.Digits(leaf.Text, "-./"), atoms.Phrases(leaf.Text)
+	return atoms.Reading{
+		Tokens: slices.Concat(out, numbers.Tokens, phrases.Tokens), Truncated: numbers.Truncated || phrases.Truncated,
+	}
 }
 
 func (o *observer) add(key groupKey, tokens []atoms.Token) {

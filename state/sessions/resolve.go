@@ -122,8 +122,9 @@ func (a *Asked) carry(h *atoms.Hasher, leaf *atoms.Leaf) {
 	for _, reading := range readings {
 		found := atoms.Observe(reading)
 		a.truncated = a.truncated || found.Truncated
-		a.carried = append(a.carried, hash(h, append(found.Tokens, atoms.Phrases(reading).Tokens...))...)
-		a.carried = append(a.carried, hash(h, atoms.Digits(reading, " -./"))...)
+		numbers := atoms.Digits(reading, " -./")
+		a.truncated = a.truncated || numbers.Truncated
+		a.carried = append(a.carried, hash(h, slices.Concat(found.Tokens, atoms.Phrases(reading).Tokens, numbers.Tokens))...)
 		for _, secret := range atoms.Secrets(reading) {
 			a.secrets = append(a.secrets, hash(h, atoms.Observe(reading[secret.Start:secret.End]).Tokens[:1])...)
 		}
@@ -185,12 +186,13 @@ func of(l *writv1.ValueProvenance) bool {
 	return l.GetTrust() == writv1.Trust_TRUST_TRUSTED && (l.GetOfRequest() || slices.Contains(l.GetSources(), User))
 }
 
-// operator is the name of a field before what a search demands of it, as in
-// from:marta. What is before a sign, such as a minus, is none: it may mean all others.
-var operator = regexp.MustCompile(`(^|\s)[A-Za-z_]{1,20}:([^\s/:])`)
+// operator is the name of a field before what a search demands of it, as in from:marta.
+// These narrow what the word finds. Others, or a sign before one, may mean all that it
+// does not find.
+var operator = regexp.MustCompile(`(?i)(^|\s)(?:from|to|cc|bcc|sender|recipient|author|subject|title|name|filename|label|tag):([^\s/:])`)
 
 // spoken says whether all words of a text are of the request. The names of fields that
-// are searched are no values: they narrow what the words find.
+// are searched are no values.
 func spoken(h *atoms.Hasher, text string, said Said) bool {
 	words := atoms.Words(operator.ReplaceAllString(text, "$1$2"))
 	for _, word := range words {
