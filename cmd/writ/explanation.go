@@ -14,6 +14,7 @@ import (
 
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/agent/replay"
 	"github.com/writ-dev/writ/collector/query"
 )
 
@@ -105,14 +106,14 @@ func (e *explainer) replay(ctx context.Context) (string, error) {
 	if digest := bundle.Digest(); string(digest[:]) != string(e.record.GetBundleDigest()) {
 		return fmt.Sprintf("not_replayable(bundle: this one is sha256:%x)", digest), nil
 	}
-	again, err := redecide(bundle, e.record, e.body)
+	again, err := replay.Decide(bundle, e.record, e.body)
 	switch {
 	case err != nil:
 		return "", err
-	case again.decision == nil:
-		return "not_replayable(" + again.why + ")", nil
-	case !again.same:
-		return fmt.Sprintf("differs: decided again it is %s, %s", policy.VerdictName(again.decision.GetVerdict()), reasonName(again.decision.GetReason())), nil
+	case again.Decision == nil:
+		return "not_replayable(" + again.Why + ")", nil
+	case !again.Same:
+		return fmt.Sprintf("differs: decided again it is %s, %s", policy.VerdictName(again.Decision.GetVerdict()), reasonName(again.Decision.GetReason())), nil
 	default:
 		return "recomputed: the same decision to the byte", nil
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/agent/replay"
 	"github.com/writ-dev/writ/collector/query"
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -67,10 +68,7 @@ when nothing could be decided again.`,
 			return from.advise(err)
 		}
 		defer closer.Close() //nolint:errcheck // read only
-		digest := bundle.Digest()
-		r := &replay{bundle: bundle, digest: string(digest[:]), report: replayReport{
-			Bundle: fmt.Sprintf("sha256:%x", digest), NotReplayable: make(map[string]int), Changes: []replayChange{}, Named: []replayedChanged{},
-		}, changes: make(map[replayChange]int)}
+		r := newReplaying(bundle)
 		if err := r.all(cmd.Context(), reader, selected); err != nil {
 			return from.advise(err)
 		}
@@ -85,12 +83,19 @@ when nothing could be decided again.`,
 // mostNamed bounds the decisions that are named one by one, the newest.
 const mostNamed = 100
 
-// replay decides the records of a ledger again.
-type replay struct {
+// replaying decides the records of a ledger again.
+type replaying struct {
 	bundle  *policy.Bundle
 	digest  string
 	report  replayReport
 	changes map[replayChange]int
+}
+
+func newReplaying(bundle *policy.Bundle) *replaying {
+	digest := bundle.Digest()
+	return &replaying{bundle: bundle, digest: string(digest[:]), changes: make(map[replayChange]int), report: replayReport{
+		Bundle: fmt.Sprintf("sha256:%x", digest), NotReplayable: make(map[string]int), Changes: []replayChange{}, Named: []replayedChanged{},
+	}}
 }
 
 // replayReport is what came of it.
@@ -130,11 +135,11 @@ type replayed struct {
 	stored *writv1.StoredRecord
 	record *writv1.Record
 	body   *writv1.DecisionRecord
-	again  redecided
+	again  replay.Result
 }
 
 // all decides what a filter selects again, a page at a time, each page on all cores.
-func (r *replay) all(ctx context.Context, reader query.Reader, filter *writv1.RecordFilter) error {
+func (r *replaying) all(ctx context.Context, reader query.Reader, filter *writv1.RecordFilter) error {
 	request := &writv1.ListRecordsRequest{Filter: filter, PageSize: 1000}
 	for {
 		page, err := reader.List(ctx, request)
@@ -142,7 +147,7 @@ func (r *replay) all(ctx context.Context, reader query.Reader, filter *writv1.Re
 			return err
 		}
 		done := make([]replayed, len(page.GetRecords()))
-		group, _ := errgroup.WithContext(ctx)
+		var group errgroup.Group
 		group.SetLimit(runtime.GOMAXPROCS(0))
 		const batch = 64
 		for from := 0; from < len(done); from += batch {
@@ -168,7 +173,7 @@ func (r *replay) all(ctx context.Context, reader query.Reader, filter *writv1.Re
 }
 
 // one decides one record again. It is called by several goroutines.
-func (r *replay) one(stored *writv1.StoredRecord, out *replayed) error {
+func (r *replaying) one(stored *writv1.StoredRecord, out *replayed) error {
 	*out = replayed{stored: stored, record: &writv1.Record{}, body: &writv1.DecisionRecord{}}
 	if err := canonical.Unmarshal(stored.GetRecord(), out.record); err != nil {
 		return fmt.Errorf("read a record: %w", err)
@@ -177,19 +182,19 @@ func (r *replay) one(stored *writv1.StoredRecord, out *replayed) error {
 		return fmt.Errorf("read record %d: %w", out.record.GetIndex(), err)
 	}
 	var err error
-	out.again, err = redecide(r.bundle, out.record, out.body)
+	out.again, err = replay.Decide(r.bundle, out.record, out.body)
 	return err
 }
 
-func (r *replay) count(one *replayed) {
+func (r *replaying) count(one *replayed) {
 	r.report.Decisions++
 	own := string(one.record.GetBundleDigest()) == r.digest
-	before, after := one.body.GetDecision(), one.again.decision
+	before, after := one.body.GetDecision(), one.again.Decision
 	switch {
 	case after == nil:
-		r.report.NotReplayable[one.again.why]++
+		r.report.NotReplayable[one.again.Why]++
 		return
-	case own && one.again.same:
+	case own && one.again.Same:
 		r.report.Recomputed++
 		return
 	case own:
@@ -234,7 +239,7 @@ func checkText(before, after *writv1.Decision) string {
 var errNothingReplayed = errors.New("none of the decisions could be made again")
 
 // finish writes the report, and says by its error what came of it.
-func (r *replay) finish(w io.Writer, form output) error {
+func (r *replaying) finish(w io.Writer, form output) error {
 	for change, count := range r.changes {
 		change.Count = count
 		r.report.Changes = append(r.report.Changes, change)
@@ -261,7 +266,7 @@ func (r *replay) finish(w io.Writer, form output) error {
 	}
 }
 
-func (r *replay) writeJSON(w io.Writer) error {
+func (r *replaying) writeJSON(w io.Writer) error {
 	text, err := json.MarshalIndent(&r.report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
@@ -270,7 +275,7 @@ func (r *replay) writeJSON(w io.Writer) error {
 	return err
 }
 
-func (r *replay) writeText(w io.Writer) error {
+func (r *replaying) writeText(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "bundle\t%s\n", r.report.Bundle)
 	for _, row := range []struct {

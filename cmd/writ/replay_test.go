@@ -8,11 +8,16 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -35,16 +40,17 @@ func replayOf(t *testing.T, args ...string) (replayReport, error) {
 func TestRecordedDecisionsAreDecidedAgain(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t)
-	asked := o.pay(large)
+	const told = `{"payee":"Stadtwerke","cents":420000}`
+	asked := o.pay(told)
 	o.as("bob", "approve", "--yes", asked.GetApprovalId())
-	allowed := o.pay(large)
+	allowed := o.pay(told)
 	o.pay(strings.Replace(large, "420000", "4200", 1))
 	o.pay(`{"payee":"Stadtwerke","cents":420001}`)
 	o.pay(`{"payee":"Stadtwerke","cents":-5}`)
-	own, ledger := filepath.Join(o.dir, "bundle"), filepath.Join(o.dir, "data", "ledger")
+	own, records := filepath.Join(o.dir, "bundle"), filepath.Join(o.dir, "data", "ledger")
 
-	report, err := replayOf(t, "--ledger", ledger, "--bundle", own)
-	if err != nil || report.Decisions != 5 || report.Differs+report.Changed+report.Unchanged != 0 || report.Recomputed < 1 {
+	report, err := replayOf(t, "--ledger", records, "--bundle", own)
+	if err != nil || report.Decisions != 5 || report.Differs+report.Changed+report.Unchanged != 0 || report.Recomputed < 3 {
 		t.Errorf("under the bundle that decided: %v, %+v", err, report)
 	}
 	closed := 0
@@ -70,48 +76,102 @@ func TestRecordedDecisionsAreDecidedAgain(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Replace(text, []byte("args.cents > 100000\n"), []byte("args.cents > 1000000\n"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	report, err = replayOf(t, "--ledger", ledger, "--bundle", next)
-	if !errors.Is(err, errNo) || report.Changed != 1 || report.Recomputed+report.Differs != 0 {
+	report, err = replayOf(t, "--ledger", records, "--bundle", next)
+	if !errors.Is(err, errNo) || report.Changed != 2 || report.Recomputed+report.Differs != 0 {
 		t.Errorf("under another bundle: %v, %+v", err, report)
 	}
-	want := replayChange{Tool: "payouts.pay", Roles: "clerk", Before: "NEEDS_APPROVAL APPROVAL_REQUIRED", After: "ALLOW GRANTED", Check: "approval/approved", Count: 1}
-	if len(report.Changes) != 1 || report.Changes[0].Before != want.Before || report.Changes[0].After != want.After || report.Changes[0].Tool != want.Tool {
+	want := replayChange{Tool: "payouts.pay", Roles: "clerk", Before: "NEEDS_APPROVAL APPROVAL_REQUIRED", After: "ALLOW GRANTED", Check: "approval/large_payouts", Count: 2}
+	if len(report.Changes) != 1 || report.Changes[0] != want {
 		t.Errorf("changes: %+v, want %+v", report.Changes, want)
 	}
-	if len(report.Named) != 1 || report.Named[0].Decision == allowed.GetDecisionId() {
+	if len(report.Named) != 2 || report.Named[0].Decision == allowed.GetDecisionId() || report.Named[1].Decision != asked.GetDecisionId() {
 		t.Errorf("named: %+v", report.Named)
+	}
+
+	// An approval counts under a bundle that leaves what it rested on as it was.
+	renamed := filepath.Join(t.TempDir(), "renamed")
+	if err := os.CopyFS(renamed, os.DirFS(own)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(renamed, "bundle.yaml"), []byte("name: renamed\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := replayOf(t, "--ledger", records, "--bundle", renamed)
+	if err != nil || again.Changed+again.Differs+again.Recomputed != 0 || again.Unchanged+closed != again.Decisions {
+		t.Errorf("under a bundle with another name: %v, %+v", err, again)
 	}
 
 	// Under a bundle of something else nothing is comparable but said.
 	writePage(t, "contracts.md", filepath.Join(o.dir, "other"))
-	if report, err = replayOf(t, "--ledger", ledger, "--bundle", filepath.Join(o.dir, "other")); !errors.Is(err, errNo) && !errors.Is(err, errNothingReplayed) {
+	if report, err = replayOf(t, "--ledger", records, "--bundle", filepath.Join(o.dir, "other")); !errors.Is(err, errNo) && !errors.Is(err, errNothingReplayed) {
 		t.Errorf("under a bundle without the tool: %v, %+v", err, report)
 	}
 }
 
-// BenchmarkReplay reads the record of a decision and makes it again: what a core does
-// for each record of "writ replay", beside reading the ledger.
+// BenchmarkReplay replays a ledger of 10,000 decisions, reading and verifying it included;
+// it reports records for each minute of each core.
 func BenchmarkReplay(b *testing.B) {
+	const records = 10_000
 	o := openOffice(b)
 	o.pay(`{"payee":"Stadtwerke","cents":420001}`)
 	bundle, err := bundles.LoadDir(b.Context(), filepath.Join(o.dir, "bundle"), bundles.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	reader, err := query.FromLedger(filepath.Join(o.dir, "data", "ledger"))
+	dir := filepath.Join(b.TempDir(), "ledger")
+	repeat(b, filepath.Join(o.dir, "data", "ledger"), dir, records)
+	for b.Loop() {
+		reader, err := query.FromLedger(dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r := newReplaying(bundle)
+		if err := r.all(b.Context(), reader, decisionsOnly()); err != nil || r.report.Recomputed != records {
+			b.Fatalf("%+v, %v", r.report, err)
+		}
+	}
+	minutes := b.Elapsed().Minutes() * float64(runtime.GOMAXPROCS(0))
+	b.ReportMetric(float64(records)*float64(b.N)/minutes, "records/core-minute")
+}
+
+func decisionsOnly() *writv1.RecordFilter {
+	return &writv1.RecordFilter{Kinds: []writv1.RecordKind{writv1.RecordKind_RECORD_KIND_DECISION}}
+}
+
+// repeat writes the decision of one ledger many times into another.
+func repeat(b *testing.B, from, to string, times int) {
+	b.Helper()
+	reader, err := query.FromLedger(from)
 	if err != nil {
 		b.Fatal(err)
 	}
-	page, err := reader.List(b.Context(), &writv1.ListRecordsRequest{Filter: &writv1.RecordFilter{Kinds: []writv1.RecordKind{writv1.RecordKind_RECORD_KIND_DECISION}}})
+	page, err := reader.List(b.Context(), &writv1.ListRecordsRequest{Filter: decisionsOnly()})
 	if err != nil || len(page.GetRecords()) != 1 {
 		b.Fatal(page, err)
 	}
-	r := &replay{bundle: bundle}
-	b.ReportAllocs()
-	for b.Loop() {
-		var one replayed
-		if err := r.one(page.GetRecords()[0], &one); err != nil || !one.again.same {
-			b.Fatalf("%+v, %v", one.again, err)
-		}
+	record, body := &writv1.Record{}, &writv1.DecisionRecord{}
+	if err := errors.Join(canonical.Unmarshal(page.GetRecords()[0].GetRecord(), record), canonical.Unmarshal(record.GetBody(), body)); err != nil {
+		b.Fatal(err)
+	}
+	l, _, err := ledger.Open(ledger.Options{Dir: to, Origin: "example.org/agent/again"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var group errgroup.Group
+	const writers = 50
+	for range writers {
+		group.Go(func() error {
+			for range times / writers {
+				if _, err := l.Append(b.Context(), ledger.Entry{
+					Kind: record.GetKind(), Tenant: record.GetTenant(), DecisionID: record.GetDecisionId(), BundleDigest: record.GetBundleDigest(), Body: body,
+				}, writv1.Durability_DURABILITY_PROCESS); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := errors.Join(group.Wait(), l.Close(nil)); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package replay decides recorded calls again (SEMANTICS 19): a decision is a function,
+// and its record holds the facts that it read.
+//
+// It promises that [Decide] says of every record either what is decided now, or why
+// nothing can be: a guess is never made. It reads no ledger and verifies none: whoever
+// hands it a record says where that came from.
+//
+//	again, err := replay.Decide(bundle, record, body)
+//	if err == nil && again.Decision != nil && again.Same { ... }
+package replay
 
 import (
 	"bytes"
@@ -14,45 +23,47 @@ import (
 	"github.com/writ-dev/writ/tools"
 )
 
-// redecided is what came of deciding a recorded call again (SEMANTICS 19).
-type redecided struct {
-	// decision is the one that was made now; nil where none can be, and why is then the
-	// reason.
-	decision *writv1.Decision
-	why      string
-	// same says that it is the recorded one, to the byte.
-	same bool
+// Result is what came of deciding a recorded call again.
+type Result struct {
+	// Decision is the one that is made now; nil where none can be, and Why is then the
+	// reason: a word, a colon, and what is the matter.
+	Decision *writv1.Decision
+	Why      string
+	// Same says that it is the recorded one, to the byte.
+	Same bool
 }
 
-// redecide decides a recorded call again, over the facts of its record. A value that
-// the record does not hold, a call that was refused around the function, and one of
-// which the bundle asks more than was recorded cannot be decided again.
-func redecide(bundle *policy.Bundle, record *writv1.Record, body *writv1.DecisionRecord) (redecided, error) {
+// Decide decides a recorded call again, over the facts of its record. A value that the
+// record does not hold ("closed"), arguments that could not be read ("arguments"), a call
+// that was refused around the function ("refused"), and one of which the bundle asks more
+// than was recorded ("facts") cannot be decided again. It may be called by several
+// goroutines. Its error is one of writing decisions down.
+func Decide(bundle *policy.Bundle, record *writv1.Record, body *writv1.DecisionRecord) (Result, error) {
 	call := &policy.Call{
 		Principal: body.GetPrincipal(), Envelope: body.GetEnvelope(), Upstream: body.GetUpstream(),
 		Arguments: tools.Arguments{JSON: body.GetArguments()},
 	}
 	switch closed := closedArguments(record); {
 	case body.GetOrigin() != writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE:
-		return redecided{why: "refused: the call was refused before it was weighed, or after"}, nil
+		return Result{Why: "refused: the call was refused before it was weighed, or after"}, nil
 	case body.GetArguments() == nil:
-		return redecided{why: "arguments: they could not be read, and are not kept"}, nil
+		return Result{Why: "arguments: they could not be read, and are not kept"}, nil
 	case len(closed) > 0:
-		return redecided{why: "closed: " + strings.Join(closed, ", ")}, nil
+		return Result{Why: "closed: " + strings.Join(closed, ", ")}, nil
 	}
 	if missing := missingFacts(bundle, call, body.GetFacts()); missing != "" {
-		return redecided{why: "facts: " + missing}, nil
+		return Result{Why: "facts: " + missing}, nil
 	}
 	decision := policy.Decide(bundle, call, body.GetFacts()).Decision
 	now, err := canonical.Marshal(decision)
 	if err != nil {
-		return redecided{}, fmt.Errorf("write the decision: %w", err)
+		return Result{}, fmt.Errorf("write the decision: %w", err)
 	}
 	then, err := canonical.Marshal(body.GetDecision())
 	if err != nil {
-		return redecided{}, fmt.Errorf("write the decision: %w", err)
+		return Result{}, fmt.Errorf("write the decision: %w", err)
 	}
-	return redecided{decision: decision, same: bytes.Equal(now, then)}, nil
+	return Result{Decision: decision, Same: bytes.Equal(now, then)}, nil
 }
 
 // missingFacts names what a bundle asks about a call that was not recorded, because the
