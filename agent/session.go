@@ -19,6 +19,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/atoms"
 	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/tools"
 )
 
 // tokenPrefix tells a session's token from other secrets, so that scanners find one
@@ -186,13 +187,13 @@ func (ad *Admission) observation(outcome *writv1.OutcomeRecord) *writv1.Observat
 	if outcome.GetState() == writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED {
 		return nil
 	}
-	if !ad.bundle.Provenance() {
-		if unseen := ad.unseen(); !ad.agent.state.hasRead(ad.session, unseen) {
-			return unseen
-		}
-		return nil
-	}
 	tool := ad.result.Tool
+	if !ad.bundle.Provenance() {
+		if ad.agent.state.hasRead(ad.session, ad.bundle, tool) {
+			return nil
+		}
+		return ad.unseen()
+	}
 	ad.mu.Lock()
 	whole := ad.answer.whole
 	ad.mu.Unlock()
@@ -219,11 +220,12 @@ func (ad *Admission) unseen() *writv1.ObservationRecord {
 	return record
 }
 
-// hasRead says whether a session is known to have read what an observation says.
-func (s *State) hasRead(id sessions.ID, o *writv1.ObservationRecord) bool {
+// hasRead says whether a session is known to have read as much as a tool may return.
+func (s *State) hasRead(id sessions.ID, bundle *policy.Bundle, tool *tools.Tool) bool {
+	untrusted, class := bundle.Unseen(tool)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions.HasRead(id, o.GetUntrusted(), o.GetClassification())
+	return s.sessions.HasRead(id, untrusted, class)
 }
 
 // said asks the state what was said in a session.

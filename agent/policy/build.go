@@ -145,13 +145,15 @@ func (b *builder) tools() {
 		for _, fault := range faults {
 			b.issue(PartTool, i, "%s has %s", tool.Name, fault)
 		}
+		worth := worthOf(tool)
 		b.bundle.entries[tool.Name] = &entry{
 			tool:        tool,
 			meter:       meter,
 			obligations: obligations,
 			tenantBound: bindsTenant(tool.Request.Descriptor(), make(map[protoreflect.FullName]bool)),
 			demands:     demands,
-			worth:       worthOf(tool),
+			worth:       worth,
+			unseen:      unseenOf(worth),
 			enums:       enumsOf(tool.Request.Descriptor()),
 			audience:    b.audience(i, tool),
 		}

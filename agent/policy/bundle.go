@@ -101,6 +101,8 @@ type entry struct {
 	keptArguments, keptResults []keptPath
 	// worth is what the values of a result are worth, by the path of their field.
 	worth map[string]sessions.Worth
+	// unseen is the most that a result may have been which nobody saw.
+	unseen unseen
 	// audience are the fields of the request that say to whom a sink sends it.
 	audience map[string]bool
 	// enums are the fields of the request whose values are fixed.

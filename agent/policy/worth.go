@@ -75,11 +75,22 @@ func (b *Bundle) Observed(tool *tools.Tool, in sessions.Observed) sessions.Obser
 // Unseen returns the most that a tool's result may have been, where nobody saw it:
 // whether anything in it is untrusted, and its highest classification.
 func (b *Bundle) Unseen(tool *tools.Tool) (untrusted bool, class writv1.Classification) {
-	for _, worth := range b.entries[tool.Name].worth {
-		untrusted = untrusted || worth.Trust != writv1.Trust_TRUST_TRUSTED
-		class = max(class, worth.Classification)
+	entry := b.entries[tool.Name]
+	return entry.unseen.untrusted, entry.unseen.class
+}
+
+// unseen is the most that a result may have been.
+type unseen struct {
+	untrusted bool
+	class     writv1.Classification
+}
+
+func unseenOf(worths map[string]sessions.Worth) (most unseen) {
+	for _, worth := range worths {
+		most.untrusted = most.untrusted || worth.Trust != writv1.Trust_TRUST_TRUSTED
+		most.class = max(most.class, worth.Classification)
 	}
-	return untrusted, class
+	return most
 }
 
 // Provenance says whether anything in the bundle asks where values came from: if
