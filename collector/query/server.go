@@ -122,15 +122,15 @@ var errSlow = errors.New("nothing was taken for too long: list what was missed, 
 func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStreamingServer[writv1.WatchRecordsResponse]) error {
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
+	filter, err := s.filter(ctx, r.GetFilter())
+	if err != nil {
+		return s.status(ctx, err)
+	}
 	select {
 	case s.places <- struct{}{}:
 		defer func() { <-s.places }()
 	default:
 		return s.status(ctx, fmt.Errorf("%w watchers", ErrTooMany))
-	}
-	filter, err := s.filter(ctx, r.GetFilter())
-	if err != nil {
-		return s.status(ctx, err)
 	}
 	records, err := s.reader.Watch(ctx, filter)
 	if err != nil {
