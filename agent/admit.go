@@ -157,8 +157,8 @@ func (a *Agent) admissible(ad *Admission) *reasons.Error {
 
 // version tells one reading of the facts from a later one.
 type version struct {
-	balances     budgets.Version
-	session, run uint64
+	balances            budgets.Version
+	session, run, stops uint64
 }
 
 // resolve reads the facts, and returns which balances are among them and the version of
@@ -171,7 +171,7 @@ func (a *Agent) resolve(ad *Admission) ([]budgets.Key, version) {
 
 func (a *Agent) resolveLocked(ad *Admission) ([]budgets.Key, version) {
 	read := a.sessionVersion(ad)
-	ad.facts = &writv1.Facts{Time: timestamppb.New(ad.time)}
+	ad.facts = &writv1.Facts{Time: timestamppb.New(ad.time), Stops: a.stopped(ad)}
 	if tool := ad.bundle.Tool(ad.call.Envelope.GetToolCall().GetName()); tool != nil && tool.Options.GetMcp() != nil {
 		ad.facts.Pin = a.options.Pins(tool.Name)
 	}
@@ -186,13 +186,15 @@ func (a *Agent) resolveLocked(ad *Admission) ([]budgets.Key, version) {
 	return keys, read
 }
 
-// sessionVersion returns the version of what is read of the call's session. The caller
-// holds the state's lock.
+// sessionVersion returns the version of what is read of the call's session, and of the
+// stops. The caller holds the state's lock.
 func (a *Agent) sessionVersion(ad *Admission) version {
+	read := version{stops: a.state.stops.Version()}
 	if !ad.needs.Session && !ad.needs.Values {
-		return version{}
+		return read
 	}
 	return version{
+		stops:   read.stops,
 		session: a.state.sessions.Version(ad.session, sessions.OwnerOf(ad.request.Principal)),
 		run:     a.state.workflows.Version(workflows.Session(ad.session)),
 	}
@@ -222,7 +224,7 @@ func (a *Agent) apply(ad *Admission, keys []budgets.Key, read version) (bool, *r
 	a.state.mu.Lock()
 	defer a.state.mu.Unlock()
 	now := a.sessionVersion(ad)
-	if now.session != read.session || now.run != read.run {
+	if now.session != read.session || now.run != read.run || now.stops != read.stops {
 		return false, nil
 	}
 	if !a.state.budgets.Current(keys, read.balances) && !a.refresh(ad, keys) || !a.state.unused(ad) {

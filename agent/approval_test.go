@@ -33,7 +33,7 @@ const careful = `approvals:
 `
 
 // keys are those of everybody who may approve something.
-var keys = map[string]*approvals.Key{"bob": newKey("bob"), "ann": newKey("ann"), "oz": newKey("oz"), "kim": newKey("kim")}
+var keys = map[string]*approvals.Key{"bob": newKey("bob"), "ann": newKey("ann"), "oz": newKey("oz"), "kim": newKey("kim"), "una": newKey("una")}
 
 func newKey(user string) *approvals.Key {
 	text, _, err := note.GenerateKey(rand.Reader, user)

@@ -27,6 +27,8 @@ type Approver struct {
 	User string
 	// Tenant is whose calls; empty is those without a tenant.
 	Tenant string
+	// AllTenants lets an operator stop the calls of every tenant. It approves nothing.
+	AllTenants bool
 	// Roles are held against the rule's.
 	Roles []string
 	// PublicKey is the key that the approver's votes are signed with.
@@ -38,7 +40,7 @@ type Approver struct {
 
 // may says whether the approver may vote on a subject.
 func (a *Approver) may(subject *writv1.ApprovalSubject) bool {
-	return a.Tenant == subject.GetPrincipal().GetTenant() &&
+	return a.Tenant == subject.GetPrincipal().GetTenant() && !a.AllTenants &&
 		slices.ContainsFunc(a.Roles, func(role string) bool { return slices.Contains(subject.GetRequest().GetRoles(), role) })
 }
 

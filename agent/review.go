@@ -31,7 +31,7 @@ func (a *Agent) Label(ctx context.Context, label *writv1.ReviewLabel) (*writv1.R
 	label = proto.CloneOf(label)
 	label.Time = timestamppb.New(a.options.Clock())
 	may := slices.ContainsFunc(a.approversOf(label.GetReviewer(), label.GetPublicKey()), func(r Approver) bool {
-		return r.Tenant == label.GetTenant() && slices.Contains(r.Roles, reviewerRole)
+		return r.Tenant == label.GetTenant() && !r.AllTenants && slices.Contains(r.Roles, reviewerRole)
 	})
 	if !may || !approvals.VerifyLabel(label) {
 		return nil, reasons.New(writv1.Reason_REASON_REVIEW_NOT_REVIEWER, "label",

@@ -77,10 +77,11 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	runs := s.workflows.Held()
 	drifts := s.drift.Held()
 	asked := s.approvals.Held()
+	stopped := s.stops.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
 		Admissions: uint64(len(held)), HeldBalances: uint64(len(balances)), Sessions: uint64(len(known)),
-		Runs: uint64(len(runs)), Drifts: uint64(len(drifts)), Approvals: uint64(len(asked)),
+		Runs: uint64(len(runs)), Drifts: uint64(len(drifts)), Approvals: uint64(len(asked)), Stops: uint64(len(stopped)),
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
@@ -99,6 +100,9 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	}
 	for _, h := range asked {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Approval{Approval: h.Snapshot()}})
+	}
+	for _, h := range stopped {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Stop{Stop: h}})
 	}
 	for _, part := range parts {
 		if _, err := protodelim.MarshalTo(w, part); err != nil {
@@ -241,6 +245,15 @@ func (s *State) readSnapshot(file io.Reader) error {
 			return err
 		}
 		if err := s.approvals.Restore(part.GetApproval()); err != nil {
+			return err
+		}
+	}
+	for range header.GetStops() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		if err := s.stops.Restore(part.GetStop()); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func history(t *rapid.T) []*writv1.Record {
 			open = append(open[:at], open[at+1:]...)
 			continue
 		}
-		switch rapid.IntRange(0, 7).Draw(t, "other") {
+		switch rapid.IntRange(0, 8).Draw(t, "other") {
 		case 0:
 			add(writv1.RecordKind_RECORD_KIND_SESSION, nil, sessionDrawn(t, now))
 		case 1:
@@ -59,6 +59,8 @@ func history(t *rapid.T) []*writv1.Record {
 			add(writv1.RecordKind_RECORD_KIND_ALERT, nil, alertDrawn(t, now))
 		case 4:
 			add(writv1.RecordKind_RECORD_KIND_APPROVAL, nil, voteDrawn(t, now))
+		case 5:
+			add(writv1.RecordKind_RECORD_KIND_STOP, nil, stopDrawn(t, now))
 		}
 		id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(len(records)))
 		add(writv1.RecordKind_RECORD_KIND_DECISION, id, decisionDrawn(t, now))
@@ -70,6 +72,18 @@ func history(t *rapid.T) []*writv1.Record {
 // sessionOf is one of a few sessions, which all are of one principal.
 func sessionOf(t *rapid.T) []byte {
 	return binary.BigEndian.AppendUint64(make([]byte, 8), rapid.Uint64Range(1, 3).Draw(t, "session"))
+}
+
+// stopDrawn is an order about one of a few stops.
+func stopDrawn(t *rapid.T, now time.Time) *writv1.StopOrder {
+	day := now.Truncate(24 * time.Hour)
+	return &writv1.StopOrder{
+		Stop: &writv1.Stop{
+			Scope: &writv1.StopScope{Tool: rapid.SampledFrom([]string{"a", "b.*"}).Draw(t, "stopped")},
+			Time:  timestamppb.New(day), ExpireTime: timestamppb.New(day.Add(48 * time.Hour)),
+		},
+		Choice: writv1.StopChoice(rapid.Int32Range(1, 2).Draw(t, "choice")), Operator: "kim",
+	}
 }
 
 func sessionDrawn(t *rapid.T, now time.Time) *writv1.SessionRecord {

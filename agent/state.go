@@ -15,6 +15,7 @@ import (
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/drift"
 	"github.com/writ-dev/writ/state/sessions"
+	"github.com/writ-dev/writ/state/stops"
 	"github.com/writ-dev/writ/state/workflows"
 )
 
@@ -30,6 +31,7 @@ type State struct {
 	drift      drift.Machine
 	workflows  *workflows.Machine
 	approvals  *approvals.Machine
+	stops      *stops.Machine
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// origin, size and root are of the snapshot that the state began with, if any.
@@ -40,7 +42,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New()}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New(), stops: stops.New(policy.Selects)}
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
@@ -111,6 +113,12 @@ func (s *State) Fold(record *writv1.Record) error {
 		}
 		s.vote(&body)
 		return nil
+	case writv1.RecordKind_RECORD_KIND_STOP:
+		var body writv1.StopOrder
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold stop record %d: %w", record.GetIndex(), err)
+		}
+		return s.stop(&body)
 	default:
 		return nil
 	}
@@ -224,7 +232,7 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump() + s.stops.Dump()
 }
 
 // approvalsKeptFor is how long approvals can be looked at after they ended.
@@ -237,6 +245,7 @@ func (s *State) forget(now time.Time) {
 	s.sessions.Forget(now)
 	s.workflows.Forget(now)
 	s.approvals.Forget(now.Add(-approvalsKeptFor))
+	s.stops.Forget(now)
 }
 
 // reserves returns what a decision's effects reserve.

@@ -426,3 +426,13 @@ func TestPrunedLedgersKeepTheirProofs(t *testing.T) {
 		t.Errorf("recovery = %+v, first record %d", r, first.GetIndex())
 	}
 }
+
+func TestEveryKindOfRecordHasABody(t *testing.T) {
+	t.Parallel()
+	for kind, name := range writv1.RecordKind_name {
+		_, err := ledger.Body(&writv1.Record{Kind: writv1.RecordKind(kind)})
+		if known := kind != int32(writv1.RecordKind_RECORD_KIND_UNSPECIFIED); (err == nil) != known {
+			t.Errorf("the body of %s: %v", name, err)
+		}
+	}
+}

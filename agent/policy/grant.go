@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"time"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -59,8 +60,9 @@ func newGrant(g *writv1.Grant, order int) *grant {
 }
 
 // grants passes a call that some grant allows and none denies, within the
-// principal's tenant.
+// principal's tenant, and that no operator has stopped.
 func (e *evaluation) grants() {
+	e.stops()
 	found := e.entry.grants.find(e.call.Principal, e.matched[:0])
 	for i := range found {
 		found[i].outcome = e.holds(found[i].condition)
@@ -68,6 +70,21 @@ func (e *evaluation) grants() {
 	room := e.denies(found, mostMatches)
 	e.allows(found, room)
 	e.isolation()
+}
+
+// stops denies a call that an operator has stopped. There is one check of all: what the
+// caller is told is until when.
+func (e *evaluation) stops() {
+	var end time.Time
+	for _, stop := range e.facts.GetStops() {
+		if at := stop.GetExpireTime().AsTime(); at.After(end) {
+			end = at
+		}
+	}
+	if len(e.facts.GetStops()) > 0 {
+		e.deny(failing("grant", "stopped", writv1.Reason_REASON_GRANT_STOPPED, "",
+			"an operator has stopped such calls, until "+end.UTC().Format(time.RFC3339)+" unless the stop is lifted before"))
+	}
 }
 
 // denies leaves a check for each grant that denies, and returns the room left.

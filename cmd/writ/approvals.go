@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -124,12 +125,22 @@ func (d *approvalDesk) advise(err error) error {
 	case err == nil || !ok:
 		return err
 	case answer.Code() == codes.Unavailable:
-		return hinted(errors.New(answer.Message()), "is an agent running, with listeners.planner at %s?", d.agent)
+		return hinted(errors.New(saidOf(answer)), "is an agent running, with listeners.planner at %s?", d.agent)
 	case answer.Code() == codes.PermissionDenied:
-		return hinted(errors.New(answer.Message()), "the agent's configuration names its approvers: user, tenant, roles and public key")
+		return hinted(errors.New(saidOf(answer)), "the agent's configuration names its approvers: user, tenant, roles and public key")
 	default:
-		return errors.New(answer.Message())
+		return errors.New(saidOf(answer))
 	}
+}
+
+// saidOf is what a status says, with the field that it speaks of.
+func saidOf(answer *status.Status) string {
+	for _, detail := range answer.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetMetadata()["field"] != "" {
+			return info.GetMetadata()["field"] + ": " + answer.Message()
+		}
+	}
+	return answer.Message()
 }
 
 // get returns one approval; an id may be cut short as long as it means one that is held.

@@ -24,7 +24,7 @@ func approversOf(config *writv1.AgentConfig) ([]agent.Approver, error) {
 				return nil, hinted(fmt.Errorf("approvers[%d].seal_key: %w", i, err), "\"writ approvals key\" prints it with the key that it makes")
 			}
 		}
-		found = append(found, agent.Approver{User: user, Tenant: approver.GetTenant(), Roles: approver.GetRoles(), PublicKey: key, SealKey: seal})
+		found = append(found, agent.Approver{User: user, Tenant: approver.GetTenant(), AllTenants: approver.GetAllTenants(), Roles: approver.GetRoles(), PublicKey: key, SealKey: seal})
 	}
 	return found, nil
 }

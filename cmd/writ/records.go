@@ -132,21 +132,18 @@ var (
 		"deny":           writv1.Verdict_VERDICT_DENY,
 		"needs-approval": writv1.Verdict_VERDICT_NEEDS_APPROVAL,
 	}
-	recordKinds = map[string]writv1.RecordKind{
-		"start":       writv1.RecordKind_RECORD_KIND_START,
-		"decision":    writv1.RecordKind_RECORD_KIND_DECISION,
-		"outcome":     writv1.RecordKind_RECORD_KIND_OUTCOME,
-		"heartbeat":   writv1.RecordKind_RECORD_KIND_HEARTBEAT,
-		"bundle":      writv1.RecordKind_RECORD_KIND_BUNDLE,
-		"end":         writv1.RecordKind_RECORD_KIND_END,
-		"session":     writv1.RecordKind_RECORD_KIND_SESSION,
-		"observation": writv1.RecordKind_RECORD_KIND_OBSERVATION,
-		"workflow":    writv1.RecordKind_RECORD_KIND_WORKFLOW,
-		"approval":    writv1.RecordKind_RECORD_KIND_APPROVAL,
-		"review":      writv1.RecordKind_RECORD_KIND_REVIEW,
-		"alert":       writv1.RecordKind_RECORD_KIND_ALERT,
-	}
+	recordKinds = kindsByWord()
 )
+
+func kindsByWord() map[string]writv1.RecordKind {
+	words := make(map[string]writv1.RecordKind)
+	for kind, name := range writv1.RecordKind_name {
+		if kind != int32(writv1.RecordKind_RECORD_KIND_UNSPECIFIED) {
+			words[strings.ToLower(strings.TrimPrefix(name, "RECORD_KIND_"))] = writv1.RecordKind(kind)
+		}
+	}
+	return words
+}
 
 func wordsOf[T any](m map[string]T) []string {
 	out := make([]string, 0, len(m))

@@ -63,7 +63,7 @@ type Options struct {
 }
 
 // Server serves writ.v1.ToolService, WorkflowService, ApprovalService,
-// ReviewService and BudgetService. It is safe for use by several goroutines; nothing in it changes after
+// ReviewService, BudgetService and StopService. It is safe for use by several goroutines; nothing in it changes after
 // NewServer but what grpc and health guard.
 type Server struct {
 	agent     *agent.Agent
@@ -85,7 +85,7 @@ func NewServer(o Options) (*Server, error) {
 		&writv1.BeginSessionRequest{}, &writv1.EndSessionRequest{}, &writv1.ObserveRequest{},
 		&writv1.BeginWorkflowRequest{}, &writv1.EndWorkflowRequest{}, &writv1.GetWorkflowReportRequest{},
 		&writv1.ListApprovalsRequest{}, &writv1.GetApprovalRequest{}, &writv1.WatchApprovalsRequest{}, &writv1.VoteRequest{}, &writv1.ApproverCredential{},
-		&writv1.LabelCallRequest{}, &writv1.ListBalancesRequest{}))
+		&writv1.LabelCallRequest{}, &writv1.ListBalancesRequest{}, &writv1.OrderStopRequest{}, &writv1.ListStopsRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("compile the rules of requests: %w", err)
 	}
@@ -110,6 +110,7 @@ func NewServer(o Options) (*Server, error) {
 	s.grpc.RegisterService(&approvals, s)
 	s.grpc.RegisterService(&reviews, s)
 	s.grpc.RegisterService(&budgets, s)
+	s.grpc.RegisterService(&stops, s)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	s.NotServing()
@@ -151,6 +152,7 @@ func (s *Server) report(status healthpb.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus(approvals.ServiceName, status)
 	s.health.SetServingStatus(reviews.ServiceName, status)
 	s.health.SetServingStatus(budgets.ServiceName, status)
+	s.health.SetServingStatus(stops.ServiceName, status)
 }
 
 // Drain takes no more calls and waits for those in hand. When ctx is done first

@@ -179,7 +179,7 @@ type ApproverConfig struct {
 	// Tenant whose calls. Empty: those of principals without a tenant.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Roles that approval rules ask for. With the role "reviewer" they may label calls
-	// that are put up for review.
+	// that are put up for review, with the role "operator" stop calls.
 	Roles []string `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	// The approver's Ed25519 public key in the vkey form of C2SP signed-note, as "writ
 	// approvals key" prints it. Its name is the user's id, as principals are named: who
@@ -187,7 +187,9 @@ type ApproverConfig struct {
 	PublicKey string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
 	// The approver's X25519 public key in base64, as "writ approvals key" prints it: the
 	// sensitive arguments of calls are sealed to it. Absent: they are redacted for them.
-	SealKey       string `protobuf:"bytes,4,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"`
+	SealKey string `protobuf:"bytes,4,opt,name=seal_key,json=sealKey,proto3" json:"seal_key,omitempty"`
+	// With the role "operator" alone: they may stop the calls of every tenant.
+	AllTenants    bool `protobuf:"varint,5,opt,name=all_tenants,json=allTenants,proto3" json:"all_tenants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +250,13 @@ func (x *ApproverConfig) GetSealKey() string {
 		return x.SealKey
 	}
 	return ""
+}
+
+func (x *ApproverConfig) GetAllTenants() bool {
+	if x != nil {
+		return x.AllTenants
+	}
+	return false
 }
 
 // AgentListeners says where the agent listens. Addresses are "unix:/path" or
@@ -1322,14 +1331,17 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
 	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
-	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\xae\x01\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\x93\x03\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
 	"\n" +
 	"public_key\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey\x12\"\n" +
-	"\bseal_key\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\asealKey\"\xab\x01\n" +
+	"\bseal_key\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\asealKey\x12\x1f\n" +
+	"\vall_tenants\x18\x05 \x01(\bR\n" +
+	"allTenants:\xc1\x01\xbaH\xbd\x01\x1a\xba\x01\n" +
+	"\x13approver.one_tenant\x12[who may stop the calls of all tenants approves those of none: register another key for that\x1aF!this.all_tenants || (this.tenant == '' && this.roles == ['operator'])\"\xab\x01\n" +
 	"\x0eAgentListeners\x12 \n" +
 	"\x05envoy\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x05envoy\x12\"\n" +

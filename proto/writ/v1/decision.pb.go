@@ -766,7 +766,9 @@ type Facts struct {
 	// for it. A value that is not here is unknown.
 	Values []*ValueProvenance `protobuf:"bytes,5,rep,name=values,proto3" json:"values,omitempty"`
 	// The approval that is held for the call, where it asks for one.
-	Approval      *ApprovalFact `protobuf:"bytes,6,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval *ApprovalFact `protobuf:"bytes,6,opt,name=approval,proto3" json:"approval,omitempty"`
+	// The stops that speak of the call. One is enough to deny it.
+	Stops         []*StopFact `protobuf:"bytes,7,rep,name=stops,proto3" json:"stops,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +841,13 @@ func (x *Facts) GetValues() []*ValueProvenance {
 func (x *Facts) GetApproval() *ApprovalFact {
 	if x != nil {
 		return x.Approval
+	}
+	return nil
+}
+
+func (x *Facts) GetStops() []*StopFact {
+	if x != nil {
+		return x.Stops
 	}
 	return nil
 }
@@ -995,7 +1004,7 @@ var File_writ_v1_decision_proto protoreflect.FileDescriptor
 
 const file_writ_v1_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x12writ/v1/risk.proto\x1a\x15writ/v1/session.proto\"\xce\x02\n" +
+	"\x16writ/v1/decision.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x15writ/v1/options.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/reason.proto\x1a\x12writ/v1/risk.proto\x1a\x15writ/v1/session.proto\x1a\x12writ/v1/stop.proto\"\xce\x02\n" +
 	"\bDecision\x126\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x10.writ.v1.VerdictB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\averdict\x123\n" +
@@ -1042,14 +1051,15 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\x123\n" +
 	"\arolling\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\arolling\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xba\x02\n" +
+	"expireTime\"\xed\x02\n" +
 	"\x05Facts\x126\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\x126\n" +
 	"\bbalances\x18\x02 \x03(\v2\x10.writ.v1.BalanceB\b\xbaH\x05\x92\x01\x02\x10@R\bbalances\x12\x1e\n" +
 	"\x03pin\x18\x03 \x01(\v2\f.writ.v1.PinR\x03pin\x121\n" +
 	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
 	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
-	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\"\xa5\x02\n" +
+	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\x121\n" +
+	"\x05stops\x18\a \x03(\v2\x11.writ.v1.StopFactB\b\xbaH\x05\x92\x01\x02\x10\bR\x05stops\"\xa5\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1121,6 +1131,7 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(*SessionSummary)(nil),        // 22: writ.v1.SessionSummary
 	(*ValueProvenance)(nil),       // 23: writ.v1.ValueProvenance
 	(*ApprovalFact)(nil),          // 24: writ.v1.ApprovalFact
+	(*StopFact)(nil),              // 25: writ.v1.StopFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
@@ -1148,15 +1159,16 @@ var file_writ_v1_decision_proto_depIdxs = []int32{
 	22, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
 	23, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
 	24, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	20, // 25: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	19, // 26: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	19, // 27: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
-	2,  // 28: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	25, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
+	20, // 26: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	19, // 27: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	19, // 28: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	2,  // 29: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1171,6 +1183,7 @@ func file_writ_v1_decision_proto_init() {
 	file_writ_v1_reason_proto_init()
 	file_writ_v1_risk_proto_init()
 	file_writ_v1_session_proto_init()
+	file_writ_v1_stop_proto_init()
 	file_writ_v1_decision_proto_msgTypes[2].OneofWrappers = []any{
 		(*Obligation_RedactResponse)(nil),
 	}

@@ -128,6 +128,9 @@ const (
 	// The call speaks of another tenant than the principal's.
 	// Mended by: The caller: act within the tenant.
 	Reason_REASON_GRANT_TENANT_ISOLATION Reason = 62
+	// An operator has stopped such calls.
+	// Mended by: The operator: lift the stop; it ends by itself when the check says.
+	Reason_REASON_GRANT_STOPPED Reason = 63
 	// What grants the call counts in a workflow only, and the session is in none.
 	// Mended by: The caller: begin a workflow; the operator: say outside_contracts in the grant.
 	Reason_REASON_CONTRACT_REQUIRED Reason = 70
@@ -302,6 +305,12 @@ const (
 	// label.
 	// Mended by: The operator: register the reviewer's key with the role "reviewer".
 	Reason_REASON_REVIEW_NOT_REVIEWER Reason = 160
+	// An order to stop calls is not signed by an operator of them.
+	// Mended by: The operator: register the key with the role "operator", for all tenants where the order names none.
+	Reason_REASON_STOP_NOT_OPERATOR Reason = 170
+	// A stop has ended, was lifted, or would last too long.
+	// Mended by: The caller: order another stop.
+	Reason_REASON_STOP_OVER Reason = 171
 )
 
 // Enum value maps for Reason.
@@ -338,6 +347,7 @@ var (
 		60:  "REASON_GRANT_MISSING",
 		61:  "REASON_GRANT_DENIED",
 		62:  "REASON_GRANT_TENANT_ISOLATION",
+		63:  "REASON_GRANT_STOPPED",
 		70:  "REASON_CONTRACT_REQUIRED",
 		71:  "REASON_CONTRACT_TOOL",
 		72:  "REASON_CONTRACT_ORDER",
@@ -395,6 +405,8 @@ var (
 		157: "REASON_EXECUTION_PROGRAM_CHANGED",
 		158: "REASON_EXECUTION_CANCELLED",
 		160: "REASON_REVIEW_NOT_REVIEWER",
+		170: "REASON_STOP_NOT_OPERATOR",
+		171: "REASON_STOP_OVER",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                    0,
@@ -428,6 +440,7 @@ var (
 		"REASON_GRANT_MISSING":                  60,
 		"REASON_GRANT_DENIED":                   61,
 		"REASON_GRANT_TENANT_ISOLATION":         62,
+		"REASON_GRANT_STOPPED":                  63,
 		"REASON_CONTRACT_REQUIRED":              70,
 		"REASON_CONTRACT_TOOL":                  71,
 		"REASON_CONTRACT_ORDER":                 72,
@@ -485,6 +498,8 @@ var (
 		"REASON_EXECUTION_PROGRAM_CHANGED":      157,
 		"REASON_EXECUTION_CANCELLED":            158,
 		"REASON_REVIEW_NOT_REVIEWER":            160,
+		"REASON_STOP_NOT_OPERATOR":              170,
+		"REASON_STOP_OVER":                      171,
 	}
 )
 
@@ -519,7 +534,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xee\x15\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xbe\x16\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -552,7 +567,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x1eREASON_SCHEMA_RESPONSE_INVALID\x107\x12\x18\n" +
 	"\x14REASON_GRANT_MISSING\x10<\x12\x17\n" +
 	"\x13REASON_GRANT_DENIED\x10=\x12!\n" +
-	"\x1dREASON_GRANT_TENANT_ISOLATION\x10>\x12\x1c\n" +
+	"\x1dREASON_GRANT_TENANT_ISOLATION\x10>\x12\x18\n" +
+	"\x14REASON_GRANT_STOPPED\x10?\x12\x1c\n" +
 	"\x18REASON_CONTRACT_REQUIRED\x10F\x12\x18\n" +
 	"\x14REASON_CONTRACT_TOOL\x10G\x12\x19\n" +
 	"\x15REASON_CONTRACT_ORDER\x10H\x12\x1d\n" +
@@ -609,7 +625,9 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	" REASON_EXECUTION_UPSTREAM_STATUS\x10\x9c\x01\x12%\n" +
 	" REASON_EXECUTION_PROGRAM_CHANGED\x10\x9d\x01\x12\x1f\n" +
 	"\x1aREASON_EXECUTION_CANCELLED\x10\x9e\x01\x12\x1f\n" +
-	"\x1aREASON_REVIEW_NOT_REVIEWER\x10\xa0\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x1aREASON_REVIEW_NOT_REVIEWER\x10\xa0\x01\x12\x1d\n" +
+	"\x18REASON_STOP_NOT_OPERATOR\x10\xaa\x01\x12\x15\n" +
+	"\x10REASON_STOP_OVER\x10\xab\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_reason_proto_rawDescOnce sync.Once

@@ -55,6 +55,8 @@ const (
 	RecordKind_RECORD_KIND_REVIEW RecordKind = 11
 	// Somebody should look; the body is an AlertRecord.
 	RecordKind_RECORD_KIND_ALERT RecordKind = 12
+	// An operator stopped calls, or lifted a stop; the body is a StopOrder.
+	RecordKind_RECORD_KIND_STOP RecordKind = 13
 )
 
 // Enum value maps for RecordKind.
@@ -73,6 +75,7 @@ var (
 		9:  "RECORD_KIND_APPROVAL",
 		11: "RECORD_KIND_REVIEW",
 		12: "RECORD_KIND_ALERT",
+		13: "RECORD_KIND_STOP",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -88,6 +91,7 @@ var (
 		"RECORD_KIND_APPROVAL":    9,
 		"RECORD_KIND_REVIEW":      11,
 		"RECORD_KIND_ALERT":       12,
+		"RECORD_KIND_STOP":        13,
 	}
 )
 
@@ -1309,7 +1313,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
 	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xd4\x02\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xea\x02\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1325,7 +1329,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x12\x18\n" +
 	"\x14RECORD_KIND_APPROVAL\x10\t\x12\x16\n" +
 	"\x12RECORD_KIND_REVIEW\x10\v\x12\x15\n" +
-	"\x11RECORD_KIND_ALERT\x10\f*{\n" +
+	"\x11RECORD_KIND_ALERT\x10\f\x12\x14\n" +
+	"\x10RECORD_KIND_STOP\x10\r*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
