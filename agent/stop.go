@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
@@ -22,13 +21,16 @@ import (
 // operatorRole is the role of those who may stop calls.
 const operatorRole = "operator"
 
-// orderSkew is how far an operator's clock may be ahead of the agent's.
-const orderSkew = time.Minute
-
-// mayStop says whether the approver may stop the calls of a scope.
-func (a *Approver) mayStop(scope *writv1.StopScope) bool {
-	own := scope.Tenant != nil && scope.GetTenant() == a.Tenant
-	return slices.Contains(a.Roles, operatorRole) && (own || a.AllTenants)
+// operatorsAmong returns the operators among approvers.
+func operatorsAmong(approvers []Approver) approvals.Operators {
+	var found approvals.Operators
+	for i := range approvers {
+		a := &approvers[i]
+		if slices.Contains(a.Roles, operatorRole) {
+			found = append(found, approvals.Operator{User: a.User, Tenant: a.Tenant, AllTenants: a.AllTenants, PublicKey: a.PublicKey})
+		}
+	}
+	return found
 }
 
 // OrderStop takes an operator's order to stop calls or to lift a stop, from whoever
@@ -78,14 +80,9 @@ func (a *Agent) orderable(order *writv1.StopOrder) *reasons.Error {
 	if err := protovalidate.Validate(order); err != nil {
 		return reasons.Wrap(err, writv1.Reason_REASON_DECODE_MALFORMED, "order", "the order breaks the rules of its message: %v", err)
 	}
-	scope := order.GetStop().GetScope()
-	may := slices.ContainsFunc(a.approversOf(order.GetOperator(), order.GetPublicKey()), func(o Approver) bool { return o.mayStop(scope) })
-	if !may || !approvals.VerifyOrder(order) {
+	if !operatorsAmong(a.options.Approvers).Signed(order) {
 		return reasons.New(writv1.Reason_REASON_STOP_NOT_OPERATOR, "order",
 			"the order is not signed by an operator of these calls; name the operator's tenant, or register the key for all tenants")
-	}
-	if order.GetStop().GetTime().AsTime().After(a.options.Clock().Add(orderSkew)) {
-		return reasons.New(writv1.Reason_REASON_STOP_OVER, "order.stop.time", "the order is of a time to come; set the clock")
 	}
 	return nil
 }
@@ -95,7 +92,7 @@ func unorderable(err error) *reasons.Error {
 	switch {
 	case errors.Is(err, stops.ErrFull):
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_OVERLOADED, "", "%d stops are held, which is the most; order a wider one, or wait until one ends", stops.MaxHeld)
-	case errors.Is(err, stops.ErrExpired), errors.Is(err, stops.ErrLifted), errors.Is(err, stops.ErrLife):
+	case errors.Is(err, stops.ErrExpired), errors.Is(err, stops.ErrLifted), errors.Is(err, stops.ErrLife), errors.Is(err, stops.ErrFuture):
 		return reasons.Wrap(err, writv1.Reason_REASON_STOP_OVER, "order.stop", "%v; order another one", err)
 	default:
 		return reasons.Wrap(err, writv1.Reason_REASON_AGENT_INTERNAL, "", "the agent failed to take the order")
@@ -105,15 +102,21 @@ func unorderable(err error) *reasons.Error {
 // Stops returns the stops that a viewer may order, lifted ones too, until they end:
 // oldest first.
 func (a *Agent) Stops(v Viewer) []*writv1.HeldStop {
-	now := a.options.Clock()
+	now, may := a.options.Clock(), operatorsAmong(v.approver)
 	a.state.mu.Lock()
 	all := a.state.stops.Held()
 	a.state.mu.Unlock()
 	return slices.DeleteFunc(all, func(held *writv1.HeldStop) bool {
 		stop := held.GetOrder().GetStop()
-		may := slices.ContainsFunc(v.approver, func(o Approver) bool { return o.mayStop(stop.GetScope()) })
-		return !may || !now.Before(stop.GetExpireTime().AsTime())
+		return !may.May(stop.GetScope()) || !now.Before(stop.GetExpireTime().AsTime())
 	})
+}
+
+// InForce returns how many stops are in force.
+func (a *Agent) InForce() int {
+	a.state.mu.Lock()
+	defer a.state.mu.Unlock()
+	return a.state.stops.InForce(a.options.Clock())
 }
 
 // stop applies an order.

@@ -23,8 +23,10 @@ import (
 
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/collector/shared"
 	"github.com/writ-dev/writ/collector/store"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 )
 
 const (
@@ -72,6 +74,7 @@ type Collector struct {
 	stop     context.CancelFunc
 	grpc     *grpc.Server
 	health   *health.Server
+	intake   *ingest.Server
 	vkey     string
 }
 
@@ -83,13 +86,13 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	}
 	c := &Collector{store: kept, health: health.NewServer()}
 	c.stopping, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := c.open(o); err != nil {
+	if err := c.open(ctx, o); err != nil {
 		return nil, errors.Join(err, kept.Close())
 	}
 	return c, nil
 }
 
-func (c *Collector) open(o Options) error {
+func (c *Collector) open(ctx context.Context, o Options) error {
 	signer, vkey, err := openKey(o.Config.GetDataDir())
 	if err != nil {
 		return err
@@ -110,13 +113,34 @@ func (c *Collector) open(o Options) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshake, PermitWithoutStream: true}),
 		grpc.ChainStreamInterceptor(c.endStreams),
 	)
-	writv1.RegisterLedgerServiceServer(c.grpc, ingest.New(ingest.Options{
-		Store: c.store, Keys: keys, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
-	}))
+	stops, err := c.stops(ctx, o)
+	if err != nil {
+		return err
+	}
+	c.intake = ingest.New(ingest.Options{
+		Store: c.store, Keys: keys, Signer: signer, Orders: stops, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
+	})
+	writv1.RegisterLedgerServiceServer(c.grpc, c.intake)
+	writv1.RegisterStopServiceServer(c.grpc, stops)
 	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Access: access, Log: o.Log}))
 	healthpb.RegisterHealthServer(c.grpc, c.health)
 	reflection.Register(c.grpc)
 	return nil
+}
+
+// stops opens what operators have stopped.
+func (c *Collector) stops(ctx context.Context, o Options) (*shared.Stops, error) {
+	var operators approvals.Operators
+	for i, operator := range o.Config.GetOperators() {
+		user, key, err := approvals.ParsePublicKey(operator.GetPublicKey())
+		if err != nil {
+			return nil, fmt.Errorf("operators[%d].public_key: %w", i, err)
+		}
+		operators = append(operators, approvals.Operator{User: user, Tenant: operator.GetTenant(), AllTenants: operator.GetAllTenants(), PublicKey: key})
+	}
+	return shared.NewStops(ctx, shared.StopOptions{
+		Store: c.store, Operators: operators, Connected: func() int { return c.intake.Connected() }, Clock: o.Clock, Log: o.Log,
+	})
 }
 
 // VerifierKey is the key that acknowledgements are signed with, in the vkey form of C2SP

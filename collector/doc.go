@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package collector is upstream's face: one gRPC server on which agents send their
-// ledgers (collector/ingest) and people read records (collector/query), over one store
-// (collector/store).
+// ledgers (collector/ingest), people read records (collector/query), and operators stop
+// calls (collector/shared), over one store (collector/store).
 //
 // It promises that what it acknowledges is verified and stored durably, and says so with
 // its own key, collector.key in the data directory, made at the first start. The

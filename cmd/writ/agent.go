@@ -161,6 +161,9 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if p.agent, err = agent.New(ctx, options); err != nil {
 		return err
 	}
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "writ_stops_in_force", Help: "Stops of operators that are in force.",
+	}, func() float64 { return float64(p.agent.InForce()) }))
 	p.watcher = p.newWatcher()
 	p.warnOfLess(bundle)
 	return nil

@@ -77,19 +77,28 @@ func (d *approvalDesk) connect() (*approvals.Key, *grpc.ClientConn, error) {
 	if d.agent == "" {
 		return nil, nil, hinted(errors.New("nothing says where the agent is"), "give --agent ADDRESS, the agent's listeners.planner")
 	}
-	if d.key == "" {
-		return nil, nil, hinted(errors.New("nothing says whose key signs"), "give --key FILE; \"writ approvals key\" makes one")
-	}
-	text, err := os.ReadFile(d.key)
+	key, err := d.signer()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the key: %w", err)
-	}
-	key, err := approvals.ParseKey(string(text))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the key %s: %w", d.key, err)
+		return nil, nil, err
 	}
 	conn, err := dial("agent", d.agent, d.tls.config())
 	return key, conn, err
+}
+
+// signer reads the approver's key.
+func (d *approvalDesk) signer() (*approvals.Key, error) {
+	if d.key == "" {
+		return nil, hinted(errors.New("nothing says whose key signs"), "give --key FILE; \"writ approvals key\" makes one")
+	}
+	text, err := os.ReadFile(d.key)
+	if err != nil {
+		return nil, fmt.Errorf("read the key: %w", err)
+	}
+	key, err := approvals.ParseKey(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("read the key %s: %w", d.key, err)
+	}
+	return key, nil
 }
 
 // as returns a context in which the approver proves who it is.
@@ -127,7 +136,7 @@ func (d *approvalDesk) advise(err error) error {
 	case answer.Code() == codes.Unavailable:
 		return hinted(errors.New(saidOf(answer)), "is an agent running, with listeners.planner at %s?", d.agent)
 	case answer.Code() == codes.PermissionDenied:
-		return hinted(errors.New(saidOf(answer)), "the agent's configuration names its approvers: user, tenant, roles and public key")
+		return hinted(errors.New(saidOf(answer)), "the configuration names approvers and operators: tenant, roles and public key")
 	default:
 		return errors.New(saidOf(answer))
 	}

@@ -58,6 +58,9 @@ func (p *parts) serve(ctx context.Context) error {
 		}
 		group.Go(func() error { sender.Run(ctx); return nil })
 	}
+	if p.upstream != nil {
+		group.Go(func() error { p.upstream.obey(ctx, p); return nil })
+	}
 	if p.watcher != nil {
 		group.Go(func() error { p.watcher.Run(ctx); return nil })
 	}

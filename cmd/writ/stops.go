@@ -14,15 +14,19 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/writ-dev/writ/collector/query"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/approvals"
 )
 
 func newStop() *cobra.Command {
-	desk, order := &approvalDesk{}, &stopFlags{}
+	desk, order := &stopDesk{}, &stopFlags{}
 	cmd := &cobra.Command{
 		Use:   "stop",
 		Short: "Stop calls at once, without a new bundle",
@@ -30,16 +34,20 @@ func newStop() *cobra.Command {
 returns until --for is over or "writ stop lift" ends it. Calls that were let through or
 are being carried out go on; every other one of them is denied GRANT_STOPPED.
 
-The order is signed with the operator's key and recorded. The agent's configuration names
-its operators among "approvers": with the role "operator" they stop the calls of their
-tenant, and with "all_tenants: true" those of every tenant.`,
+The order goes to one agent (--agent), or to a collector (--collector), which sends it on
+to the agents that are connected and to those that come. It is signed with the operator's
+key, and recorded. An agent's configuration names its operators among "approvers": with
+the role "operator" they stop the calls of their tenant, and with "all_tenants: true"
+those of every tenant. A collector's names them among "operators".`,
 		Example: `  writ stop --agent unix:/run/writ/planner.sock --key ops.key --tool invoices.pay --for 2h --why "paid twice"
-  writ stop --tenant acme --principal spiffe://example.org/planner
+  writ stop --collector collector.example.org:7443 --tenant acme --principal spiffe://example.org/planner
   writ stop list
   writ stop lift 3f2a`,
 		Args: cobra.NoArgs,
 	}
 	desk.add(cmd.PersistentFlags())
+	cmd.PersistentFlags().StringVar(&desk.collector, "collector", "", "address of a collector, for all its agents, in place of one agent's")
+	cmd.MarkFlagsMutuallyExclusive("agent", "collector")
 	order.add(cmd.Flags())
 	form := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -47,7 +55,7 @@ tenant, and with "all_tenants: true" those of every tenant.`,
 		if err != nil {
 			return err
 		}
-		return desk.operate(cmd.Context(), func(ctx context.Context, o *operator) error {
+		return desk.operate(cmd, func(ctx context.Context, o *operator) error {
 			return o.order(ctx, cmd.OutOrStdout(), *form, stop, writv1.StopChoice_STOP_CHOICE_STOP)
 		})
 	}
@@ -87,6 +95,33 @@ func (f *stopFlags) stop(flags *pflag.FlagSet, now time.Time) (*writv1.Stop, err
 	return &writv1.Stop{Scope: scope, Why: f.why, Time: timestamppb.New(now), ExpireTime: timestamppb.New(now.Add(f.life))}, nil
 }
 
+// stopDesk is where an operator works: at an agent, or at a collector.
+type stopDesk struct {
+	approvalDesk
+	collector string
+}
+
+// connect connects to the collector, where one is named, and else to the agent.
+func (d *stopDesk) connect() (*approvals.Key, *grpc.ClientConn, error) {
+	if d.collector == "" {
+		return d.approvalDesk.connect()
+	}
+	key, err := d.signer()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := dial("collector", d.collector, d.tls.config())
+	return key, conn, err
+}
+
+// advise adds to an error what its reader may do.
+func (d *stopDesk) advise(err error) error {
+	if answer, ok := status.FromError(err); err != nil && ok && d.collector != "" && answer.Code() == codes.Unavailable {
+		return hinted(errors.New(answer.Message()), "is a collector running at %s? --agent stops calls at one agent without it", d.collector)
+	}
+	return d.approvalDesk.advise(err)
+}
+
 // operator is an operator at work.
 type operator struct {
 	*approver
@@ -94,14 +129,15 @@ type operator struct {
 }
 
 // operate runs an operator's work at the desk.
-func (d *approvalDesk) operate(ctx context.Context, work func(context.Context, *operator) error) error {
+func (d *stopDesk) operate(cmd *cobra.Command, work func(context.Context, *operator) error) error {
 	key, conn, err := d.connect()
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
 	o := &operator{approver: &approver{key: key}, stops: writv1.NewStopServiceClient(conn)}
-	if ctx, err = o.as(ctx); err != nil {
+	ctx, err := o.as(cmd.Context())
+	if err != nil {
 		return err
 	}
 	return d.advise(work(ctx, o))
@@ -125,11 +161,14 @@ func (o *operator) order(ctx context.Context, w io.Writer, form output, stop *wr
 	if choice == writv1.StopChoice_STOP_CHOICE_LIFT {
 		done = fmt.Sprintf("lifted   %s\nid       %s\n", scopeText(stop.GetScope()), held.GetId())
 	}
+	if response.Agents != nil {
+		done += fmt.Sprintf("agents   %d connected\n", response.GetAgents())
+	}
 	_, err = io.WriteString(w, done)
 	return err
 }
 
-func newStopList(desk *approvalDesk) *cobra.Command {
+func newStopList(desk *stopDesk) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the stops that you may lift, and those that were lifted, until they end",
@@ -137,7 +176,7 @@ func newStopList(desk *approvalDesk) *cobra.Command {
 	}
 	form := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return desk.operate(cmd.Context(), func(ctx context.Context, o *operator) error {
+		return desk.operate(cmd, func(ctx context.Context, o *operator) error {
 			response, err := o.stops.ListStops(ctx, &writv1.ListStopsRequest{})
 			if err != nil {
 				return err
@@ -148,7 +187,7 @@ func newStopList(desk *approvalDesk) *cobra.Command {
 	return cmd
 }
 
-func newStopLift(desk *approvalDesk) *cobra.Command {
+func newStopLift(desk *stopDesk) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lift ID",
 		Short: "Lift a stop, for good",
@@ -158,7 +197,7 @@ the same calls, can. An id may be cut short as long as it means one stop.`,
 	}
 	form := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return desk.operate(cmd.Context(), func(ctx context.Context, o *operator) error {
+		return desk.operate(cmd, func(ctx context.Context, o *operator) error {
 			held, err := o.find(ctx, strings.ToLower(args[0]))
 			if err != nil {
 				return err

@@ -3,12 +3,18 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -29,14 +35,20 @@ func openOperated(t *testing.T) (o *office, keys string) {
 	return o, keys
 }
 
-// stopAs runs a command of "writ stop" as an operator.
+// stopAs runs a command of "writ stop" as an operator of an agent.
 func (o *office) stopAs(key string, args ...string) (string, error) {
 	o.t.Helper()
+	return stopAt(o.t, append([]string{"--agent", o.socket, "--key", key}, args...)...)
+}
+
+// stopAt runs a command of "writ stop".
+func stopAt(t testing.TB, args ...string) (string, error) {
+	t.Helper()
 	root, out := newRoot(), &strings.Builder{}
-	root.SetArgs(append([]string{"stop", "--agent", o.socket, "--key", key}, args...))
+	root.SetArgs(append([]string{"stop"}, args...))
 	root.SetOut(out)
 	root.SetErr(&strings.Builder{})
-	err := root.ExecuteContext(o.t.Context())
+	err := root.ExecuteContext(t.Context())
 	return out.String(), err
 }
 
@@ -150,4 +162,143 @@ approvers: [{all_tenants: true, roles: [operator, treasurer], public_key: x}]
 	if _, err := readAgentConfig(file); err == nil || !strings.Contains(err.Error(), "register another key") {
 		t.Errorf("the configuration is taken: %v", err)
 	}
+}
+
+// fleet is a collector with an operator, and agents that send it their ledgers.
+type fleet struct {
+	t           *testing.T
+	dir, keys   string
+	address     string
+	public      string
+	stopServing func()
+}
+
+func openFleet(t *testing.T) *fleet {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	f := &fleet{t: t, dir: dir, keys: t.TempDir(), address: "unix:" + filepath.Join(dir, "c")}
+	printed := standardOutput(t, "approvals", "key", "ops", filepath.Join(f.keys, "ops"))
+	f.public, _, _ = strings.Cut(strings.TrimPrefix(printed, "public_key: "), "\n")
+	f.serve()
+	t.Cleanup(func() { f.stopServing() })
+	return f
+}
+
+// serve runs the collector until stopServing is called.
+func (f *fleet) serve() {
+	f.t.Helper()
+	path := filepath.Join(f.dir, "collector.yaml")
+	text := fmt.Sprintf("data_dir: store\nlistener: %q\nagents_file: agents\noperators: [{all_tenants: true, public_key: %q}]\n", f.address, f.public)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	config, err := readCollectorConfig(path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- runCollector(ctx, config, slog.New(slog.DiscardHandler)) }()
+	f.stopServing = sync.OnceFunc(func() {
+		stop()
+		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
+			f.t.Error(err)
+		}
+	})
+	eventually(f.t, "the collector serves", func() bool {
+		_, err := f.stop("list")
+		return err == nil
+	})
+}
+
+func (f *fleet) stop(args ...string) (string, error) {
+	f.t.Helper()
+	return stopAt(f.t, append([]string{"--collector", f.address, "--key", filepath.Join(f.keys, "ops")}, args...)...)
+}
+
+// join runs an agent that sends its ledger to the collector, with approvers.
+func (f *fleet) join(approvers string) *office {
+	f.t.Helper()
+	o := openPage(f.t, "approvals.md", "spiffe://example.org/planner", approvers+
+		fmt.Sprintf("collector: {address: %q, public_key_file: %q}\n", f.address, filepath.Join(f.dir, "store", "collector.vkey")))
+	key, err := os.ReadFile(filepath.Join(o.dir, "data", "ledger", "log.vkey"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	file, err := os.OpenFile(filepath.Join(f.dir, "agents"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := file.Write(append(key, '\n')); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	return o
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stopped says whether a usual call is denied because an operator stopped it.
+func (o *office) stopped() bool {
+	return o.pay(small).GetDecision().GetReason() == writv1.Reason_REASON_GRANT_STOPPED
+}
+
+func TestAnOrderAtTheCollectorReachesEveryAgentThatKnowsItsOperator(t *testing.T) {
+	t.Parallel()
+	f := openFleet(t)
+	ops := "  - {all_tenants: true, roles: [operator], public_key: " + f.public + "}\n"
+	first, second, stranger := f.join(ops), f.join(ops), f.join("")
+	eventually(t, "all send their ledgers", func() bool {
+		return strings.Count(standardOutput(t, "records", "list", "--collector", f.address, "--kind", "start", "-o", "json"), `"START"`) == 3
+	})
+	if out, err := f.stop("--tool", "payouts.pay"); err != nil || !strings.Contains(out, "agents   3 connected") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	began := time.Now()
+	eventually(t, "both deny", func() bool { return first.stopped() && second.stopped() })
+	t.Logf("%s after the answer both deny", time.Since(began))
+	eventually(t, "the third says why it does not", func() bool {
+		return strings.Contains(stranger.log(), "STOP_NOT_OPERATOR")
+	})
+	if stranger.stopped() {
+		t.Error("an agent takes the order of somebody who is not its operator")
+	}
+	late := f.join(ops)
+	eventually(t, "one that comes later denies", late.stopped)
+	list, err := f.stop("list")
+	if err != nil || !strings.Contains(list, "tool payouts.pay") {
+		t.Fatalf("list: %v\n%s", err, list)
+	}
+	id := regexp.MustCompile(`([0-9a-f]{32})  stopped .* payouts.pay`).FindStringSubmatch(list)[1]
+
+	f.stopServing()
+	if _, err := f.stop("list"); err == nil {
+		t.Fatal("the collector is still there")
+	}
+	if !first.stopped() {
+		t.Error("without the collector the agent goes on")
+	}
+	if _, err := first.stopAs(filepath.Join(f.keys, "ops"), "lift", id); err != nil || first.stopped() {
+		t.Errorf("without the collector a stop cannot be lifted at the agent: %v", err)
+	}
+	f.serve()
+	if _, err := f.stop("lift", id); err != nil {
+		t.Fatalf("the collector has forgotten the stop: %v", err)
+	}
+	eventually(t, "all go on", func() bool { return !first.stopped() && !second.stopped() && !late.stopped() })
 }

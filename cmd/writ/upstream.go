@@ -22,6 +22,7 @@ import (
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/stops"
 )
 
 // comeBack bounds the time between two tries to reach the collector, of the connection
@@ -29,9 +30,15 @@ import (
 // found it: gRPC's own bound of two minutes would go on denying that long after it is back.
 const comeBack = 2 * time.Second
 
+// ordersInHand is how many orders of operators wait for the agent. Those beyond are passed
+// over, and come again with the next connection.
+const ordersInHand = 2 * stops.MaxHeld
+
 // upstream takes the agent's ledger to its collector.
 type upstream struct {
 	sender *stream.Sender
+	// orders are those that the collector brings.
+	orders chan *writv1.StopOrder
 	conn   *grpc.ClientConn
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -52,11 +59,18 @@ func (p *parts) openUpstream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := &upstream{conn: conn, done: make(chan struct{})}
+	up := &upstream{conn: conn, done: make(chan struct{}), orders: make(chan *writv1.StopOrder, ordersInHand)}
 	up.sender = stream.NewSender(stream.SenderOptions{
 		Ledger: p.ledger, Client: writv1.NewLedgerServiceClient(conn), Collector: key, MaxBackoff: comeBack,
 		OnError: func(err error) {
 			p.log.Warn("the collector does not take the ledger; it is kept here", "error", err)
+		},
+		OnOrder: func(order *writv1.StopOrder) {
+			select {
+			case up.orders <- order:
+			default:
+				p.log.Error("too many orders of operators wait; one is passed over until the collector is connected again")
+			}
 		},
 	})
 	p.upstream = up
@@ -69,6 +83,20 @@ func (p *parts) openUpstream(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// obey gives the agent the orders that the collector brings, until ctx is done.
+func (u *upstream) obey(ctx context.Context, p *parts) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case order := <-u.orders:
+			if _, refusal := p.agent.OrderStop(ctx, order); refusal != nil {
+				p.log.WarnContext(ctx, "an order that the collector brought is not taken", "operator", order.GetOperator(), "error", refusal)
+			}
+		}
+	}
 }
 
 // warnOfLess says which tools with effects ask for less than the collector's word.

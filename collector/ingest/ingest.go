@@ -37,6 +37,13 @@ type Store interface {
 	AddFinding(ctx context.Context, f store.Finding) error
 }
 
+// Orders are what operators have ordered. A *shared.Stops is one.
+type Orders interface {
+	// Orders returns the orders that hold, and a channel that is closed when there are
+	// others.
+	Orders() ([]*writv1.StopOrder, <-chan struct{})
+}
+
 // Options configures a [Server].
 type Options struct {
 	// Store keeps what is taken. It MUST be set.
@@ -45,6 +52,8 @@ type Options struct {
 	Keys *Keys
 	// Signer signs acknowledgements. It MUST be set.
 	Signer note.Signer
+	// Orders are what operators have ordered, for every agent; nil is nothing.
+	Orders Orders
 	// Patience is how long an agent may take to say hello. Default: 10 s.
 	Patience time.Duration
 	// Metrics counts; nil counts nothing.
@@ -104,15 +113,14 @@ func (s *Server) Sync(in grpc.BidiStreamingServer[writv1.SyncRequest, writv1.Syn
 	if err := intake.begin(ctx, hello); err != nil {
 		return err
 	}
-	for {
-		request, err := next(ctx, requests)
-		if err != nil || request == nil {
-			return err
-		}
-		if err := intake.take(ctx, request); err != nil {
-			return err
-		}
-	}
+	return intake.serve(ctx, requests)
+}
+
+// Connected is how many agents' streams there are.
+func (s *Server) Connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
 }
 
 // receive reads the stream into a channel, so that a silent agent can be left. The
@@ -140,9 +148,15 @@ func receive(ctx context.Context, in grpc.BidiStreamingServer[writv1.SyncRequest
 	return requests
 }
 
-// next is the next request, nil when there are no more, or why the stream has ended.
-func next(ctx context.Context, requests <-chan *writv1.SyncRequest) (*writv1.SyncRequest, error) {
+// errChanged says that what is waited for beside requests has come.
+var errChanged = errors.New("there is something else")
+
+// next is the next request, nil when there are no more, errChanged when changed is
+// closed, or why the stream has ended.
+func next(ctx context.Context, requests <-chan *writv1.SyncRequest, changed <-chan struct{}) (*writv1.SyncRequest, error) {
 	select {
+	case <-changed:
+		return nil, errChanged
 	case request, ok := <-requests:
 		if !ok && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -156,7 +170,7 @@ func next(ctx context.Context, requests <-chan *writv1.SyncRequest) (*writv1.Syn
 func (s *Server) hello(ctx context.Context, requests <-chan *writv1.SyncRequest) (*writv1.Hello, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.options.Patience, status.Error(codes.DeadlineExceeded, "no hello in time"))
 	defer cancel()
-	request, err := next(ctx, requests)
+	request, err := next(ctx, requests, nil)
 	if err != nil {
 		return nil, err
 	}

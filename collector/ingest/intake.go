@@ -24,6 +24,8 @@ type intake struct {
 	key      Key
 	held     stream.Holding
 	receiver *stream.Receiver
+	// told are the orders that the agent was told of.
+	told map[*writv1.StopOrder]bool
 }
 
 // begin answers the hello with what is held.
@@ -38,6 +40,47 @@ func (i *intake) begin(ctx context.Context, hello *writv1.Hello) error {
 		return i.refuse(ctx, err)
 	}
 	return i.stream.Send(&writv1.SyncResponse{Message: &writv1.SyncResponse_Welcome{Welcome: welcome}})
+}
+
+// serve takes bundles, and tells orders as they come, until the stream ends.
+func (i *intake) serve(ctx context.Context, requests <-chan *writv1.SyncRequest) error {
+	for {
+		changed, err := i.tell()
+		if err != nil {
+			return err
+		}
+		request, err := next(ctx, requests, changed)
+		switch {
+		case errors.Is(err, errChanged):
+			continue
+		case err != nil || request == nil:
+			return err
+		}
+		if err := i.take(ctx, request); err != nil {
+			return err
+		}
+	}
+}
+
+// tell sends the orders that the agent was not told of, and returns a channel that is
+// closed when there are others.
+func (i *intake) tell() (<-chan struct{}, error) {
+	if i.options.Orders == nil {
+		return nil, nil
+	}
+	orders, changed := i.options.Orders.Orders()
+	told := make(map[*writv1.StopOrder]bool, len(orders))
+	for _, order := range orders {
+		told[order] = true
+		if i.told[order] {
+			continue
+		}
+		if err := i.stream.Send(&writv1.SyncResponse{Message: &writv1.SyncResponse_StopOrder{StopOrder: order}}); err != nil {
+			return nil, err
+		}
+	}
+	i.told = told
+	return changed, nil
 }
 
 // take verifies, stores and acknowledges one bundle.

@@ -247,6 +247,10 @@ func (s *sheet) facts(f *writv1.Facts) {
 	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))
 	s.line("observed definition", f.GetPin().GetObservedDigest())
 	s.approval(f.GetApproval())
+	for _, stop := range f.GetStops() {
+		s.line("stopped by", stop.GetId())
+		s.until("stopped until", stop.GetExpireTime())
+	}
 	s.session(f.GetSession())
 	for _, v := range f.GetValues() {
 		s.escaped("value", word(v.GetPath())+": "+provenance(v))

@@ -87,6 +87,17 @@ CREATE TABLE findings (
 ) STRICT;
 CREATE INDEX findings_origin ON findings (origin, kind);
 `,
+	`
+CREATE TABLE stop_orders (
+  id INTEGER PRIMARY KEY,
+  stop TEXT NOT NULL,
+  choice INTEGER NOT NULL,
+  expire_time INTEGER NOT NULL,
+  receive_time INTEGER NOT NULL,
+  body BLOB NOT NULL, -- the canonical bytes of the StopOrder
+  UNIQUE (stop, choice)
+) STRICT;
+`,
 }
 
 // migrate brings the schema up to this program's version.

@@ -43,6 +43,9 @@ type SenderOptions struct {
 	// OnError is called with what ended a connection, before the next is tried. It
 	// MUST NOT block.
 	OnError func(error)
+	// OnOrder is called with each order of an operator that the collector brings, which
+	// vouches for nothing. It MUST NOT block. Nil lets them go by.
+	OnOrder func(*writv1.StopOrder)
 	// MinBackoff and MaxBackoff bound the time between tries, which is jittered.
 	// Default: 200 ms and 30 s.
 	MinBackoff, MaxBackoff time.Duration
@@ -63,6 +66,9 @@ func (o SenderOptions) withDefaults() SenderOptions {
 	}
 	if o.OnError == nil {
 		o.OnError = func(error) {}
+	}
+	if o.OnOrder == nil {
+		o.OnOrder = func(*writv1.StopOrder) {}
 	}
 	return o
 }
@@ -291,12 +297,17 @@ func (c *session) spend(ctx context.Context, n, sent uint64) error {
 	}
 }
 
-// receive takes acknowledgements until the stream ends, or one is not believed.
+// receive takes acknowledgements and orders until the stream ends, or an acknowledgement
+// is not believed.
 func (c *session) receive() error {
 	for {
 		in, err := c.stream.Recv()
 		if err != nil {
 			return fmt.Errorf("wait for acknowledgements: %w", err)
+		}
+		if order := in.GetStopOrder(); order != nil {
+			c.opts.OnOrder(order)
+			continue
 		}
 		if in.GetAcknowledgement() == nil {
 			return fmt.Errorf("%w: it is no acknowledgement", ErrRefused)

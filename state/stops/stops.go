@@ -35,6 +35,8 @@ const (
 	MaxFacts = 8
 	// MaxLife is the longest that a stop lasts.
 	MaxLife = 31 * 24 * time.Hour
+	// Skew is how far an operator's clock may be ahead.
+	Skew = time.Minute
 )
 
 // Reasons why an order is not taken.
@@ -47,6 +49,8 @@ var (
 	ErrLifted = errors.New("the stop was lifted")
 	// ErrLife says that the stop lasts longer than [MaxLife], or ends before it begins.
 	ErrLife = errors.New("a stop ends after it was ordered, and at most 31 days later")
+	// ErrFuture says that the stop was ordered in a time to come.
+	ErrFuture = errors.New("the stop is of a time to come: set the clock")
 )
 
 // IDOf returns the id of a stop, 32 hexadecimal digits of the digest of what it says.
@@ -98,6 +102,8 @@ func (m *Machine) Takes(order *writv1.StopOrder, now time.Time) (changes bool, e
 	switch {
 	case !end.After(begin) || end.Sub(begin) > MaxLife:
 		return false, ErrLife
+	case begin.After(now.Add(Skew)):
+		return false, ErrFuture
 	case !now.Before(end):
 		return false, ErrExpired
 	case lifted && order.GetChoice() == writv1.StopChoice_STOP_CHOICE_STOP:
@@ -132,13 +138,27 @@ func (m *Machine) Version() uint64 { return m.version }
 func (m *Machine) Facts(call *Call, now time.Time) []*writv1.StopFact {
 	var found []*writv1.StopFact
 	for id, order := range m.held {
-		if order.GetChoice() == writv1.StopChoice_STOP_CHOICE_STOP &&
-			now.Before(order.GetStop().GetExpireTime().AsTime()) && m.speaks(order.GetStop().GetScope(), call) {
+		if inForce(order, now) && m.speaks(order.GetStop().GetScope(), call) {
 			found = append(found, &writv1.StopFact{Id: id, ExpireTime: order.GetStop().GetExpireTime()})
 		}
 	}
 	slices.SortFunc(found, func(a, b *writv1.StopFact) int { return strings.Compare(a.GetId(), b.GetId()) })
 	return found[:min(len(found), MaxFacts)]
+}
+
+// InForce returns how many stops are in force at the time now.
+func (m *Machine) InForce(now time.Time) int {
+	n := 0
+	for _, order := range m.held {
+		if inForce(order, now) {
+			n++
+		}
+	}
+	return n
+}
+
+func inForce(order *writv1.StopOrder, now time.Time) bool {
+	return order.GetChoice() == writv1.StopChoice_STOP_CHOICE_STOP && now.Before(order.GetStop().GetExpireTime().AsTime())
 }
 
 // speaks says whether everything that a scope names applies to a call.
@@ -153,7 +173,7 @@ func (m *Machine) speaks(scope *writv1.StopScope, call *Call) bool {
 
 // Held returns the stops that are held, lifted ones too, oldest first.
 func (m *Machine) Held() []*writv1.HeldStop {
-	var all []*writv1.HeldStop
+	all := make([]*writv1.HeldStop, 0, len(m.held))
 	for id, order := range m.held {
 		all = append(all, &writv1.HeldStop{Id: id, Order: order})
 	}

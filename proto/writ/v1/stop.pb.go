@@ -483,7 +483,9 @@ func (x *OrderStopRequest) GetOrder() *StopOrder {
 type OrderStopResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The stop as it is then.
-	Stop          *HeldStop `protobuf:"bytes,1,opt,name=stop,proto3" json:"stop,omitempty"`
+	Stop *HeldStop `protobuf:"bytes,1,opt,name=stop,proto3" json:"stop,omitempty"`
+	// How many agents were connected that it is sent to. Absent on an agent.
+	Agents        *uint32 `protobuf:"varint,2,opt,name=agents,proto3,oneof" json:"agents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +525,13 @@ func (x *OrderStopResponse) GetStop() *HeldStop {
 		return x.Stop
 	}
 	return nil
+}
+
+func (x *OrderStopResponse) GetAgents() uint32 {
+	if x != nil && x.Agents != nil {
+		return *x.Agents
+	}
+	return 0
 }
 
 // ListStopsRequest is the request of ListStops.
@@ -644,9 +653,11 @@ const file_writ_v1_stop_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x98\x01 R\x02id\x120\n" +
 	"\x05order\x18\x02 \x01(\v2\x12.writ.v1.StopOrderB\x06\xbaH\x03\xc8\x01\x01R\x05order\"D\n" +
 	"\x10OrderStopRequest\x120\n" +
-	"\x05order\x18\x01 \x01(\v2\x12.writ.v1.StopOrderB\x06\xbaH\x03\xc8\x01\x01R\x05order\":\n" +
+	"\x05order\x18\x01 \x01(\v2\x12.writ.v1.StopOrderB\x06\xbaH\x03\xc8\x01\x01R\x05order\"b\n" +
 	"\x11OrderStopResponse\x12%\n" +
-	"\x04stop\x18\x01 \x01(\v2\x11.writ.v1.HeldStopR\x04stop\"\x12\n" +
+	"\x04stop\x18\x01 \x01(\v2\x11.writ.v1.HeldStopR\x04stop\x12\x1b\n" +
+	"\x06agents\x18\x02 \x01(\rH\x00R\x06agents\x88\x01\x01B\t\n" +
+	"\a_agents\"\x12\n" +
 	"\x10ListStopsRequest\"<\n" +
 	"\x11ListStopsResponse\x12'\n" +
 	"\x05stops\x18\x01 \x03(\v2\x11.writ.v1.HeldStopR\x05stops*U\n" +
@@ -714,6 +725,7 @@ func file_writ_v1_stop_proto_init() {
 		return
 	}
 	file_writ_v1_stop_proto_msgTypes[0].OneofWrappers = []any{}
+	file_writ_v1_stop_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -30,11 +30,14 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // StopService takes operators' orders to deny calls at once, without a new bundle. An
-// operator is an approver with the role "operator"; it proves who it is with the metadata
-// "x-writ-approver-bin", an ApproverCredential, or with the order's own signature.
+// agent serves it beside its planners' services, a collector for all its agents. An
+// operator proves who it is with the metadata "x-writ-approver-bin", an ApproverCredential, or
+// with the order's own signature.
 type StopServiceClient interface {
 	// OrderStop takes a signed order, to stop calls or to lift a stop. On an agent it is
-	// recorded, and in force for every call that is received after the answer.
+	// recorded, and in force for every call that is received after the answer. A collector
+	// keeps it, and sends it on to the agents that are connected and to those that come:
+	// each holds it against its own operators.
 	OrderStop(ctx context.Context, in *OrderStopRequest, opts ...grpc.CallOption) (*OrderStopResponse, error)
 	// ListStops lists the stops that have not expired, oldest first.
 	ListStops(ctx context.Context, in *ListStopsRequest, opts ...grpc.CallOption) (*ListStopsResponse, error)
@@ -73,11 +76,14 @@ func (c *stopServiceClient) ListStops(ctx context.Context, in *ListStopsRequest,
 // for forward compatibility.
 //
 // StopService takes operators' orders to deny calls at once, without a new bundle. An
-// operator is an approver with the role "operator"; it proves who it is with the metadata
-// "x-writ-approver-bin", an ApproverCredential, or with the order's own signature.
+// agent serves it beside its planners' services, a collector for all its agents. An
+// operator proves who it is with the metadata "x-writ-approver-bin", an ApproverCredential, or
+// with the order's own signature.
 type StopServiceServer interface {
 	// OrderStop takes a signed order, to stop calls or to lift a stop. On an agent it is
-	// recorded, and in force for every call that is received after the answer.
+	// recorded, and in force for every call that is received after the answer. A collector
+	// keeps it, and sends it on to the agents that are connected and to those that come:
+	// each holds it against its own operators.
 	OrderStop(context.Context, *OrderStopRequest) (*OrderStopResponse, error)
 	// ListStops lists the stops that have not expired, oldest first.
 	ListStops(context.Context, *ListStopsRequest) (*ListStopsResponse, error)
