@@ -238,6 +238,9 @@ func (m *Machine) Decided(d Decided) {
 		s.expire = d.Time.Add(AmbientWindow)
 		m.extend(s)
 	}
+	if s.ambient && d.Time.Before(s.begin) {
+		s.begin = d.Time
+	}
 	s.counts.add(d.Verdict, d.Effect)
 	of := m.owners[s.owner]
 	of.counts.add(d.Verdict, d.Effect)

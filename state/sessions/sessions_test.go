@@ -271,6 +271,30 @@ func TestAMachineThatIsRestoredIsTheSame(t *testing.T) {
 	})
 }
 
+// Calls that are decided at once are recorded in another order than they are applied in.
+func TestTheOrderInWhichCallsAreToldDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		calls := make([]uint64, rapid.IntRange(1, 2*sessions.MostSteps).Draw(t, "calls"))
+		for n := range calls {
+			calls[n] = uint64(n + 1)
+		}
+		told := func(order []uint64) string {
+			m := sessions.New()
+			for _, n := range order {
+				m.Decided(sessions.Decided{
+					Session: idOf(1), Owner: sessions.OwnerOf(principal("ann", "acme")), Time: noon.Add(time.Duration(n/4) * time.Second),
+					Decision: idOf(n), Tool: "t", Verdict: writv1.Verdict_VERDICT_ALLOW,
+				})
+			}
+			return m.Dump()
+		}
+		if told(calls) != told(rapid.Permutation(calls).Draw(t, "order")) {
+			t.Fatal("another order of calls makes another session")
+		}
+	})
+}
+
 // share has a session read a note that names who may read it.
 func share(m *sessions.Machine, text, readers string) {
 	in := sessions.Observed{

@@ -3,6 +3,7 @@
 package sessions
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -46,12 +47,26 @@ func (m *Machine) step(s *session, d Decided) {
 	}
 	of.count++
 	made := &step{of: s, decision: d.Decision, tool: d.Tool, time: d.Time, fields: d.Kept}
-	of.kept = append(of.kept, made)
+	at := len(of.kept)
+	for at > 0 && made.before(of.kept[at-1]) {
+		at--
+	}
+	of.kept = slices.Insert(of.kept, at, made)
 	m.open[made.decision] = made
 	if len(of.kept) > MostSteps {
 		delete(m.open, of.kept[0].decision)
 		of.kept = slices.Delete(of.kept, 0, 1)
 	}
+}
+
+// before puts the calls of a session in the order of their time, and of their ids where
+// that is one: calls that are decided at once may be recorded in another order than they
+// were applied in, and a fold must come to the same.
+func (s *step) before(other *step) bool {
+	if c := s.time.Compare(other.time); c != 0 {
+		return c < 0
+	}
+	return bytes.Compare(s.decision[:], other.decision[:]) < 0
 }
 
 // Ended takes the outcome of a call. It is nothing to a session that is gone.
