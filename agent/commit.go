@@ -78,6 +78,7 @@ func (ad *Admission) durability() writv1.Durability {
 
 // decisionEntry returns the ledger's entry for the decision, and its body.
 func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, error) {
+	ad.facts.Witnesses = ad.result.Witnesses
 	body := &writv1.DecisionRecord{
 		Surface:       ad.request.Surface,
 		Principal:     ad.request.Principal,

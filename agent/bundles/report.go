@@ -4,7 +4,6 @@ package bundles
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"strings"
@@ -133,83 +132,4 @@ func (c *Case) json() caseJSON {
 		out.Harmed, out.Calls = c.Played.Harmed, callsJSON(c.Played)
 	}
 	return out
-}
-
-// The elements of JUnit's report, as far as CI systems read them.
-type (
-	junitSuites struct {
-		XMLName  xml.Name     `xml:"testsuites"`
-		Tests    int          `xml:"tests,attr"`
-		Failures int          `xml:"failures,attr"`
-		Suites   []junitSuite `xml:"testsuite"`
-	}
-	junitSuite struct {
-		Name     string      `xml:"name,attr"`
-		Tests    int         `xml:"tests,attr"`
-		Failures int         `xml:"failures,attr"`
-		Time     string      `xml:"time,attr"`
-		Cases    []junitCase `xml:"testcase"`
-	}
-	junitCase struct {
-		Name    string        `xml:"name,attr"`
-		Class   string        `xml:"classname,attr"`
-		File    string        `xml:"file,attr"`
-		Line    int           `xml:"line,attr"`
-		Time    string        `xml:"time,attr"`
-		Failure *junitFailure `xml:"failure"`
-	}
-	junitFailure struct {
-		Message string `xml:"message,attr"`
-		Text    string `xml:",chardata"`
-	}
-)
-
-// WriteJUnit writes the report in JUnit's XML, a suite for each file.
-func (r *Report) WriteJUnit(w io.Writer) error {
-	report := junitSuites{Tests: len(r.Cases), Failures: len(r.Failed())}
-	for start := 0; start < len(r.Cases); {
-		end := start
-		for end < len(r.Cases) && r.Cases[end].File == r.Cases[start].File {
-			end++
-		}
-		suite, err := junitOf(r.Cases[start:end])
-		if err != nil {
-			return err
-		}
-		report.Suites = append(report.Suites, suite)
-		start = end
-	}
-	if _, err := io.WriteString(w, xml.Header); err != nil {
-		return err
-	}
-	encoder := xml.NewEncoder(w)
-	encoder.Indent("", "  ")
-	if err := encoder.Encode(report); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	_, err := io.WriteString(w, "\n")
-	return err
-}
-
-func junitOf(cases []Case) (junitSuite, error) {
-	suite := junitSuite{Name: cases[0].File, Tests: len(cases)}
-	seconds := 0.0
-	for _, c := range cases {
-		seconds += c.Duration.Seconds()
-		one := junitCase{Name: c.Name, Class: c.File, File: c.File, Line: c.Line, Time: fmt.Sprintf("%.6f", c.Duration.Seconds())}
-		if len(c.Differences) > 0 {
-			suite.Failures++
-			explanation, err := explain(c.Result)
-			if err != nil {
-				return suite, err
-			}
-			one.Failure = &junitFailure{
-				Message: strings.Join(c.Differences, "; "),
-				Text:    strings.Join(c.Differences, "\n") + "\n\n" + explanation,
-			}
-		}
-		suite.Cases = append(suite.Cases, one)
-	}
-	suite.Time = fmt.Sprintf("%.6f", seconds)
-	return suite, nil
 }

@@ -29,6 +29,10 @@ type Call struct {
 	Upstream string
 	// Limits bounds the reading of the arguments.
 	Limits schemas.Limits
+	// Closed are the paths of sensitive arguments whose values are not there, in a call
+	// that is decided again: the schema held with them, and what read them is witnessed
+	// by the facts. A call that is decided for the first time MUST NOT have any.
+	Closed []string
 
 	// reading is what [Bundle.Read] read of them.
 	reading *reading
@@ -46,6 +50,12 @@ type Result struct {
 	// Unbounded are the canonical arguments without the fields that Approval bounds; nil
 	// where it bounds none.
 	Unbounded []byte
+	// Witnesses are what the facts are to say of the expressions that read a sensitive
+	// argument.
+	Witnesses []*writv1.Witness
+	// Closed says that the decision is none: it takes a value of Call.Closed, of which the
+	// facts hold no witness.
+	Closed bool
 	// Tool is the tool that was called; nil when the bundle has none of that name
 	// on that upstream.
 	Tool *tools.Tool

@@ -72,6 +72,9 @@ type program struct {
 	fields []keptField
 	// output says that it reads the output of a run.
 	output bool
+	// sensitive says that it reads a sensitive argument, and digest names it then.
+	sensitive bool
+	digest    expressionDigest
 }
 
 // newCompiler returns a compiler over the types of files. Nothing that an
@@ -152,7 +155,10 @@ func (c *compiler) compileNew(key source) (*program, []fault) {
 	if err != nil {
 		return nil, append(faults, fault{line: 1, column: 1, message: "the expression cannot be compiled: " + err.Error()})
 	}
-	return &program{cel: compiled, uses: asks.uses, fields: asks.fields, output: asks.output}, faults
+	return &program{
+		cel: compiled, uses: asks.uses, fields: asks.fields, output: asks.output,
+		sensitive: readsSensitive(checked.NativeRep(), key.roots.args), digest: digestOfExpression(key.expression),
+	}, faults
 }
 
 // env returns the environment in which what may be read is declared.
@@ -210,9 +216,17 @@ const (
 
 // holds evaluates a condition; none holds always.
 func (e *evaluation) holds(condition *program) truth {
-	if condition == nil {
+	switch {
+	case condition == nil:
 		return yes
+	case condition.sensitive:
+		return e.witness(condition)
+	default:
+		return e.evaluate(condition)
 	}
+}
+
+func (e *evaluation) evaluate(condition *program) truth {
 	e.scope.evaluation = e
 	out, _, err := condition.cel.Eval(&e.scope)
 	switch {

@@ -219,6 +219,9 @@ func (e *evaluation) retrieves(c *contract, source *retrieval) {
 		deny("retrieval", "at most %d documents may be retrieved at a time", source.GetTopK())
 		return
 	}
+	if len(e.call.Closed) > 0 && leadsToSensitive(e.typed.Descriptor(), strings.Split(source.GetTopKField(), ".")) {
+		e.closed = true
+	}
 	if asked := numberAt(e.typed, source.GetTopKField()); asked < 1 || asked > uint64(source.GetTopK()) {
 		deny(source.GetTopKField(), "ask for 1 to %d documents", source.GetTopK())
 		return

@@ -67,6 +67,11 @@ type evaluation struct {
 	consumed *writv1.Effect
 	// assessment is how risky the call is; nil where nothing scores it.
 	assessment *writv1.RiskAssessment
+	// witnesses are how expressions came out that read a sensitive argument.
+	witnesses []*writv1.Witness
+	// closed says that a value was needed which is closed, and of which there is no
+	// witness.
+	closed bool
 	// basis are the digests of the grants that allow the call.
 	basis [][32]byte
 
@@ -109,7 +114,7 @@ func (e *evaluation) result() *Result {
 		decision.Reason = writv1.Reason_REASON_GRANTED
 		decision.Obligations = e.entry.obligations
 	}
-	result := &Result{Decision: decision}
+	result := &Result{Decision: decision, Witnesses: e.witnesses, Closed: e.closed}
 	if e.denied == nil {
 		result.Effects = append(e.effects, e.keeps()...)
 		result.Approval = e.request

@@ -16,6 +16,11 @@ func (e *evaluation) schema() {
 		e.deny(failing("schema", "valid", e.refusal.Reason, e.refusal.Field, e.refusal.Message))
 		return
 	}
+	if len(e.call.Closed) > 0 {
+		e.closed = e.closed || e.entry.blind()
+		e.pass(valid)
+		return
+	}
 	violations := e.entry.tool.Request.Validate(e.typed)
 	if len(violations) == 0 {
 		e.pass(valid)

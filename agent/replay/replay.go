@@ -31,10 +31,14 @@ type Result struct {
 	Why      string
 	// Same says that it is the recorded one, to the byte.
 	Same bool
+	// Witnessed says that it rests on what the record says of values which it does not
+	// hold.
+	Witnessed bool
 }
 
-// Decide decides a recorded call again, over the facts of its record. A value that the
-// record does not hold ("closed"), arguments that could not be read ("arguments"), a call
+// Decide decides a recorded call again, over the facts of its record. What rests on a
+// sensitive value, which no record holds, is witnessed by the facts; where it is not, as
+// under a bundle that asks something else of it ("closed"), arguments that could not be read ("arguments"), a call
 // that was refused around the function ("refused"), and one of which the bundle asks more
 // than was recorded ("facts") cannot be decided again. It may be called by several
 // goroutines. Its error is one of writing decisions down.
@@ -43,18 +47,23 @@ func Decide(bundle *policy.Bundle, record *writv1.Record, body *writv1.DecisionR
 		Principal: body.GetPrincipal(), Envelope: body.GetEnvelope(), Upstream: body.GetUpstream(),
 		Arguments: tools.Arguments{JSON: body.GetArguments()},
 	}
-	switch closed := closedArguments(record); {
+	call.Closed = closedArguments(record)
+	switch {
 	case body.GetOrigin() != writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE:
 		return Result{Why: "refused: the call was refused before it was weighed, or after"}, nil
 	case body.GetArguments() == nil:
 		return Result{Why: "arguments: they could not be read, and are not kept"}, nil
-	case len(closed) > 0:
-		return Result{Why: "closed: " + strings.Join(closed, ", ")}, nil
+	case len(call.Closed) > 0 && !heldUnder(bundle, body):
+		return Result{Why: closed(call)}, nil
 	}
 	if missing := missingFacts(bundle, call, body.GetFacts()); missing != "" {
 		return Result{Why: "facts: " + missing}, nil
 	}
-	decision := policy.Decide(bundle, call, body.GetFacts()).Decision
+	made := policy.Decide(bundle, call, body.GetFacts())
+	if made.Closed {
+		return Result{Why: closed(call)}, nil
+	}
+	decision := made.Decision
 	now, err := canonical.Marshal(decision)
 	if err != nil {
 		return Result{}, fmt.Errorf("write the decision: %w", err)
@@ -63,7 +72,19 @@ func Decide(bundle *policy.Bundle, record *writv1.Record, body *writv1.DecisionR
 	if err != nil {
 		return Result{}, fmt.Errorf("write the decision: %w", err)
 	}
-	return Result{Decision: decision, Same: bytes.Equal(now, then)}, nil
+	return Result{Decision: decision, Same: bytes.Equal(now, then), Witnessed: len(call.Closed) > 0}, nil
+}
+
+func closed(call *policy.Call) string { return "closed: " + strings.Join(call.Closed, ", ") }
+
+// heldUnder says whether the arguments held under the tool's schema, and the bundle has
+// the tool with that schema: then they hold again, though not all of them are there.
+func heldUnder(bundle *policy.Bundle, body *writv1.DecisionRecord) bool {
+	tool := bundle.Tool(body.GetTool())
+	return tool != nil && bytes.Equal(tool.SchemaDigest[:], body.GetSchemaDigest()) &&
+		slices.ContainsFunc(body.GetDecision().GetChecks(), func(c *writv1.Check) bool {
+			return c.GetStage() == "schema" && c.GetOutcome() == writv1.CheckOutcome_CHECK_OUTCOME_PASS
+		})
 }
 
 // missingFacts names what a bundle asks about a call that was not recorded, because the

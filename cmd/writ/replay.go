@@ -3,17 +3,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"runtime"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +28,8 @@ func newReplay() *cobra.Command {
 came of it:
 
   recomputed      under the bundle that decided: the same decision, to the byte
+  witnessed       the same, where some of its expressions read a sensitive argument, which
+                  no record holds: how they came out is recorded
   differs         under the bundle that decided: another decision; the record or this
                   program is not what it was
   unchanged       under another bundle: the same verdict for the same reason
@@ -44,7 +39,7 @@ came of it:
 It exits with 0 when nothing differs or changed, with 1 when something did, and with 2
 when nothing could be decided again.`,
 		Example: `  writ replay --ledger /var/lib/writ/ledger --bundle /etc/writ/bundle
-  writ replay --store /var/lib/writ-collector --bundle next/ --since 7d -o json`,
+  writ replay --store /var/lib/writ-collector --bundle next/ --since 7d --junit replay.xml`,
 		Args: cobra.NoArgs,
 	}
 	from, filter := &recordSource{}, &recordFilter{}
@@ -53,6 +48,7 @@ when nothing could be decided again.`,
 	dir := cmd.Flags().StringP("bundle", "b", "", "directory of the bundle to decide under")
 	_ = cmd.MarkFlagRequired("bundle")
 	form := addOutput(cmd)
+	junit := cmd.Flags().String("junit", "", "also write the results as JUnit XML to this file: a case for each tool, roles and result")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		selected, err := filter.message(time.Now())
 		if err != nil {
@@ -75,6 +71,11 @@ when nothing could be decided again.`,
 		if err := from.complete(cmd.ErrOrStderr(), reader); err != nil {
 			return from.advise(err)
 		}
+		if *junit != "" {
+			if err := writeFile(*junit, r.writeJUnit); err != nil {
+				return err
+			}
+		}
 		return r.finish(cmd.OutOrStdout(), *form)
 	}
 	return cmd
@@ -89,11 +90,16 @@ type replaying struct {
 	digest  string
 	report  replayReport
 	changes map[replayChange]int
+	alike   map[replayAlike]int
 }
+
+// replayAlike is a kind of decisions of one tool and roles that came out as they were, or
+// that could not be made again.
+type replayAlike struct{ tool, roles, result, why string }
 
 func newReplaying(bundle *policy.Bundle) *replaying {
 	digest := bundle.Digest()
-	return &replaying{bundle: bundle, digest: string(digest[:]), changes: make(map[replayChange]int), report: replayReport{
+	return &replaying{bundle: bundle, digest: string(digest[:]), changes: make(map[replayChange]int), alike: make(map[replayAlike]int), report: replayReport{
 		Bundle: fmt.Sprintf("sha256:%x", digest), NotReplayable: make(map[string]int), Changes: []replayChange{}, Named: []replayedChanged{},
 	}}
 }
@@ -103,6 +109,7 @@ type replayReport struct {
 	Bundle        string            `json:"bundle"`
 	Decisions     int               `json:"decisions"`
 	Recomputed    int               `json:"recomputed"`
+	Witnessed     int               `json:"witnessed"`
 	Differs       int               `json:"differs"`
 	Unchanged     int               `json:"unchanged"`
 	Changed       int               `json:"changed"`
@@ -188,25 +195,29 @@ func (r *replaying) one(stored *writv1.StoredRecord, out *replayed) error {
 
 func (r *replaying) count(one *replayed) {
 	r.report.Decisions++
-	own := string(one.record.GetBundleDigest()) == r.digest
 	before, after := one.body.GetDecision(), one.again.Decision
-	switch {
-	case after == nil:
+	alike := replayAlike{tool: one.body.GetTool(), roles: strings.Join(one.body.GetPrincipal().GetRoles(), ",")}
+	alike.result, alike.why = r.resultOf(one), one.again.Why
+	switch alike.result {
+	case "not_replayable":
 		r.report.NotReplayable[one.again.Why]++
-		return
-	case own && one.again.Same:
+	case "recomputed":
 		r.report.Recomputed++
-		return
-	case own:
-		r.report.Differs++
-	case before.GetVerdict() == after.GetVerdict() && before.GetReason() == after.GetReason():
+	case "witnessed":
+		r.report.Witnessed++
+	case "unchanged":
 		r.report.Unchanged++
-		return
+	case "differs":
+		r.report.Differs++
 	default:
 		r.report.Changed++
 	}
+	if alike.result != "differs" && alike.result != "changed" {
+		r.alike[alike]++
+		return
+	}
 	change := replayChange{
-		Tool: one.body.GetTool(), Roles: strings.Join(one.body.GetPrincipal().GetRoles(), ","),
+		Tool: alike.tool, Roles: alike.roles,
 		Before: verdictText(before), After: verdictText(after), Check: checkText(before, after),
 	}
 	r.changes[change]++
@@ -215,6 +226,26 @@ func (r *replaying) count(one *replayed) {
 			Decision: fmt.Sprintf("%x", one.record.GetDecisionId()), Ledger: one.stored.GetOrigin(), Index: one.record.GetIndex(),
 			Before: change.Before, After: change.After,
 		})
+	}
+}
+
+// resultOf is what came of one record, in a word.
+func (r *replaying) resultOf(one *replayed) string {
+	before, after := one.body.GetDecision(), one.again.Decision
+	own := string(one.record.GetBundleDigest()) == r.digest
+	switch {
+	case after == nil:
+		return "not_replayable"
+	case own && one.again.Same && one.again.Witnessed:
+		return "witnessed"
+	case own && one.again.Same:
+		return "recomputed"
+	case own:
+		return "differs"
+	case before.GetVerdict() == after.GetVerdict() && before.GetReason() == after.GetReason():
+		return "unchanged"
+	default:
+		return "changed"
 	}
 }
 
@@ -233,77 +264,4 @@ func checkText(before, after *writv1.Decision) string {
 		return ""
 	}
 	return check.GetStage() + "/" + check.GetName()
-}
-
-// errNothingReplayed says that no decision could be made again.
-var errNothingReplayed = errors.New("none of the decisions could be made again")
-
-// finish writes the report, and says by its error what came of it.
-func (r *replaying) finish(w io.Writer, form output) error {
-	for change, count := range r.changes {
-		change.Count = count
-		r.report.Changes = append(r.report.Changes, change)
-	}
-	slices.SortFunc(r.report.Changes, func(a, b replayChange) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Tool, b.Tool), cmp.Compare(a.Roles, b.Roles),
-			cmp.Compare(a.Before, b.Before), cmp.Compare(a.After, b.After), cmp.Compare(a.Check, b.Check))
-	})
-	write := r.writeText
-	if form == outputJSON {
-		write = r.writeJSON
-	}
-	if err := write(w); err != nil {
-		return err
-	}
-	done := r.report.Recomputed + r.report.Unchanged
-	switch {
-	case r.report.Differs+r.report.Changed > 0:
-		return errNo
-	case done == 0 && r.report.Decisions > 0:
-		return errNothingReplayed
-	default:
-		return nil
-	}
-}
-
-func (r *replaying) writeJSON(w io.Writer) error {
-	text, err := json.MarshalIndent(&r.report, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	_, err = fmt.Fprintf(w, "%s\n", query.PrintableJSON(text))
-	return err
-}
-
-func (r *replaying) writeText(w io.Writer) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "bundle\t%s\n", r.report.Bundle)
-	for _, row := range []struct {
-		name  string
-		count int
-	}{
-		{"decisions", r.report.Decisions},
-		{"recomputed", r.report.Recomputed},
-		{"differs", r.report.Differs},
-		{"unchanged", r.report.Unchanged},
-		{"changed", r.report.Changed},
-	} {
-		fmt.Fprintf(table, "%s\t%d\n", row.name, row.count)
-	}
-	for _, why := range slices.Sorted(maps.Keys(r.report.NotReplayable)) {
-		fmt.Fprintf(table, "not_replayable\t%d  %s\n", r.report.NotReplayable[why], query.Printable(why))
-	}
-	if len(r.report.Changes) > 0 {
-		fmt.Fprint(table, "\nCOUNT\tTOOL\tROLES\tBEFORE\tAFTER\tCHECK\n")
-	}
-	for _, c := range r.report.Changes {
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Count, query.Printable(c.Tool), query.Printable(c.Roles), c.Before, c.After, query.Printable(c.Check))
-	}
-	if len(r.report.Named) > 0 {
-		fmt.Fprint(table, "\nDECISION\tRECORD\tBEFORE\tAFTER\n")
-	}
-	for _, one := range r.report.Named {
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", one.Decision, one.Index, one.Before, one.After)
-	}
-	return table.Flush()
 }

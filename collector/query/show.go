@@ -251,6 +251,9 @@ func (s *sheet) facts(f *writv1.Facts) {
 		s.line("stopped by", stop.GetId())
 		s.until("stopped until", stop.GetExpireTime())
 	}
+	for _, w := range f.GetWitnesses() {
+		s.line("witnessed", digest(w.GetExpression())+" "+name(w.GetOutcome(), "WITNESS_OUTCOME_"))
+	}
 	s.session(f.GetSession())
 	for _, v := range f.GetValues() {
 		s.escaped("value", word(v.GetPath())+": "+provenance(v))

@@ -62,11 +62,11 @@ func (m *Machine) step(s *session, d Decided) {
 // before puts the calls of a session in the order of their time, and of their ids where
 // that is one: calls that are decided at once may be recorded in another order than they
 // were applied in, and a fold must come to the same.
-func (s *step) before(other *step) bool {
-	if c := s.time.Compare(other.time); c != 0 {
+func (made *step) before(other *step) bool {
+	if c := made.time.Compare(other.time); c != 0 {
 		return c < 0
 	}
-	return bytes.Compare(s.decision[:], other.decision[:]) < 0
+	return bytes.Compare(made.decision[:], other.decision[:]) < 0
 }
 
 // Ended takes the outcome of a call. It is nothing to a session that is gone.

@@ -148,6 +148,63 @@ func (CheckOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_writ_v1_decision_proto_rawDescGZIP(), []int{1}
 }
 
+// WitnessOutcome is how an expression came out.
+type WitnessOutcome int32
+
+const (
+	// Never valid.
+	WitnessOutcome_WITNESS_OUTCOME_UNSPECIFIED WitnessOutcome = 0
+	// It holds.
+	WitnessOutcome_WITNESS_OUTCOME_HOLDS WitnessOutcome = 1
+	// It does not hold.
+	WitnessOutcome_WITNESS_OUTCOME_DOES_NOT_HOLD WitnessOutcome = 2
+	// It could not be evaluated.
+	WitnessOutcome_WITNESS_OUTCOME_ERROR WitnessOutcome = 3
+)
+
+// Enum value maps for WitnessOutcome.
+var (
+	WitnessOutcome_name = map[int32]string{
+		0: "WITNESS_OUTCOME_UNSPECIFIED",
+		1: "WITNESS_OUTCOME_HOLDS",
+		2: "WITNESS_OUTCOME_DOES_NOT_HOLD",
+		3: "WITNESS_OUTCOME_ERROR",
+	}
+	WitnessOutcome_value = map[string]int32{
+		"WITNESS_OUTCOME_UNSPECIFIED":   0,
+		"WITNESS_OUTCOME_HOLDS":         1,
+		"WITNESS_OUTCOME_DOES_NOT_HOLD": 2,
+		"WITNESS_OUTCOME_ERROR":         3,
+	}
+)
+
+func (x WitnessOutcome) Enum() *WitnessOutcome {
+	p := new(WitnessOutcome)
+	*p = x
+	return p
+}
+
+func (x WitnessOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WitnessOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_decision_proto_enumTypes[2].Descriptor()
+}
+
+func (WitnessOutcome) Type() protoreflect.EnumType {
+	return &file_writ_v1_decision_proto_enumTypes[2]
+}
+
+func (x WitnessOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WitnessOutcome.Descriptor instead.
+func (WitnessOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{2}
+}
+
 // PinState is how a listed definition compares with the reviewed one.
 type PinState int32
 
@@ -189,11 +246,11 @@ func (x PinState) String() string {
 }
 
 func (PinState) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_decision_proto_enumTypes[2].Descriptor()
+	return file_writ_v1_decision_proto_enumTypes[3].Descriptor()
 }
 
 func (PinState) Type() protoreflect.EnumType {
-	return &file_writ_v1_decision_proto_enumTypes[2]
+	return &file_writ_v1_decision_proto_enumTypes[3]
 }
 
 func (x PinState) Number() protoreflect.EnumNumber {
@@ -202,7 +259,7 @@ func (x PinState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PinState.Descriptor instead.
 func (PinState) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{3}
 }
 
 // Decision is what Decide returns: a verdict with its reason, every check that
@@ -768,7 +825,10 @@ type Facts struct {
 	// The approval that is held for the call, where it asks for one.
 	Approval *ApprovalFact `protobuf:"bytes,6,opt,name=approval,proto3" json:"approval,omitempty"`
 	// The stops that speak of the call. One is enough to deny it.
-	Stops         []*StopFact `protobuf:"bytes,7,rep,name=stops,proto3" json:"stops,omitempty"`
+	Stops []*StopFact `protobuf:"bytes,7,rep,name=stops,proto3" json:"stops,omitempty"`
+	// How the expressions came out that read a sensitive argument: such a value is not
+	// recorded, and without it they cannot be evaluated again.
+	Witnesses     []*Witness `protobuf:"bytes,8,rep,name=witnesses,proto3" json:"witnesses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +912,68 @@ func (x *Facts) GetStops() []*StopFact {
 	return nil
 }
 
+func (x *Facts) GetWitnesses() []*Witness {
+	if x != nil {
+		return x.Witnesses
+	}
+	return nil
+}
+
+// Witness is how an expression came out that cannot be evaluated again.
+type Witness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first 16 bytes of SHA-256 over "writ/expression/v1\n" and the expression's text.
+	Expression []byte `protobuf:"bytes,1,opt,name=expression,proto3" json:"expression,omitempty"`
+	// How it came out.
+	Outcome       WitnessOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=writ.v1.WitnessOutcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Witness) Reset() {
+	*x = Witness{}
+	mi := &file_writ_v1_decision_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Witness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Witness) ProtoMessage() {}
+
+func (x *Witness) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_decision_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Witness.ProtoReflect.Descriptor instead.
+func (*Witness) Descriptor() ([]byte, []int) {
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Witness) GetExpression() []byte {
+	if x != nil {
+		return x.Expression
+	}
+	return nil
+}
+
+func (x *Witness) GetOutcome() WitnessOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return WitnessOutcome_WITNESS_OUTCOME_UNSPECIFIED
+}
+
 // Balance is what has been taken from one budget by one key in one window.
 type Balance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -875,7 +997,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_writ_v1_decision_proto_msgTypes[7]
+	mi := &file_writ_v1_decision_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1009,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_decision_proto_msgTypes[7]
+	mi := &file_writ_v1_decision_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1022,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Balance) GetBudget() string {
@@ -958,7 +1080,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1092,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1105,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pin) GetState() PinState {
@@ -1051,7 +1173,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x06amount\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x06amount\x123\n" +
 	"\arolling\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\arolling\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xed\x02\n" +
+	"expireTime\"\xa8\x03\n" +
 	"\x05Facts\x126\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04time\x126\n" +
 	"\bbalances\x18\x02 \x03(\v2\x10.writ.v1.BalanceB\b\xbaH\x05\x92\x01\x02\x10@R\bbalances\x12\x1e\n" +
@@ -1059,7 +1181,14 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
 	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
 	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\x121\n" +
-	"\x05stops\x18\a \x03(\v2\x11.writ.v1.StopFactB\b\xbaH\x05\x92\x01\x02\x10\bR\x05stops\"\xa5\x02\n" +
+	"\x05stops\x18\a \x03(\v2\x11.writ.v1.StopFactB\b\xbaH\x05\x92\x01\x02\x10\bR\x05stops\x129\n" +
+	"\twitnesses\x18\b \x03(\v2\x10.writ.v1.WitnessB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\twitnesses\"q\n" +
+	"\aWitness\x12'\n" +
+	"\n" +
+	"expression\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
+	"expression\x12=\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x17.writ.v1.WitnessOutcomeB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aoutcome\"\xa5\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1084,7 +1213,12 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\x12CHECK_OUTCOME_FAIL\x10\x02\x12 \n" +
 	"\x1cCHECK_OUTCOME_NOT_APPLICABLE\x10\x03\x12\x1f\n" +
 	"\x1bCHECK_OUTCOME_NOT_EVALUATED\x10\x04\x12\x17\n" +
-	"\x13CHECK_OUTCOME_ERROR\x10\x05*i\n" +
+	"\x13CHECK_OUTCOME_ERROR\x10\x05*\x8a\x01\n" +
+	"\x0eWitnessOutcome\x12\x1f\n" +
+	"\x1bWITNESS_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15WITNESS_OUTCOME_HOLDS\x10\x01\x12!\n" +
+	"\x1dWITNESS_OUTCOME_DOES_NOT_HOLD\x10\x02\x12\x19\n" +
+	"\x15WITNESS_OUTCOME_ERROR\x10\x03*i\n" +
 	"\bPinState\x12\x19\n" +
 	"\x15PIN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PIN_STATE_UNSEEN\x10\x01\x12\x15\n" +
@@ -1103,72 +1237,76 @@ func file_writ_v1_decision_proto_rawDescGZIP() []byte {
 	return file_writ_v1_decision_proto_rawDescData
 }
 
-var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_writ_v1_decision_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: writ.v1.Verdict
 	(CheckOutcome)(0),             // 1: writ.v1.CheckOutcome
-	(PinState)(0),                 // 2: writ.v1.PinState
-	(*Decision)(nil),              // 3: writ.v1.Decision
-	(*Check)(nil),                 // 4: writ.v1.Check
-	(*Obligation)(nil),            // 5: writ.v1.Obligation
-	(*RedactResponse)(nil),        // 6: writ.v1.RedactResponse
-	(*Effect)(nil),                // 7: writ.v1.Effect
-	(*Reserve)(nil),               // 8: writ.v1.Reserve
-	(*Facts)(nil),                 // 9: writ.v1.Facts
-	(*Balance)(nil),               // 10: writ.v1.Balance
-	(*Pin)(nil),                   // 11: writ.v1.Pin
-	(Reason)(0),                   // 12: writ.v1.Reason
-	(*RiskAssessment)(nil),        // 13: writ.v1.RiskAssessment
-	(*BudgetRoom)(nil),            // 14: writ.v1.BudgetRoom
-	(Sensitivity)(0),              // 15: writ.v1.Sensitivity
-	(*KeptField)(nil),             // 16: writ.v1.KeptField
-	(*Advance)(nil),               // 17: writ.v1.Advance
-	(*ConsumeApproval)(nil),       // 18: writ.v1.ConsumeApproval
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(Dimension)(0),                // 20: writ.v1.Dimension
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*SessionSummary)(nil),        // 22: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 23: writ.v1.ValueProvenance
-	(*ApprovalFact)(nil),          // 24: writ.v1.ApprovalFact
-	(*StopFact)(nil),              // 25: writ.v1.StopFact
+	(WitnessOutcome)(0),           // 2: writ.v1.WitnessOutcome
+	(PinState)(0),                 // 3: writ.v1.PinState
+	(*Decision)(nil),              // 4: writ.v1.Decision
+	(*Check)(nil),                 // 5: writ.v1.Check
+	(*Obligation)(nil),            // 6: writ.v1.Obligation
+	(*RedactResponse)(nil),        // 7: writ.v1.RedactResponse
+	(*Effect)(nil),                // 8: writ.v1.Effect
+	(*Reserve)(nil),               // 9: writ.v1.Reserve
+	(*Facts)(nil),                 // 10: writ.v1.Facts
+	(*Witness)(nil),               // 11: writ.v1.Witness
+	(*Balance)(nil),               // 12: writ.v1.Balance
+	(*Pin)(nil),                   // 13: writ.v1.Pin
+	(Reason)(0),                   // 14: writ.v1.Reason
+	(*RiskAssessment)(nil),        // 15: writ.v1.RiskAssessment
+	(*BudgetRoom)(nil),            // 16: writ.v1.BudgetRoom
+	(Sensitivity)(0),              // 17: writ.v1.Sensitivity
+	(*KeptField)(nil),             // 18: writ.v1.KeptField
+	(*Advance)(nil),               // 19: writ.v1.Advance
+	(*ConsumeApproval)(nil),       // 20: writ.v1.ConsumeApproval
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(Dimension)(0),                // 22: writ.v1.Dimension
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*SessionSummary)(nil),        // 24: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 25: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 26: writ.v1.ApprovalFact
+	(*StopFact)(nil),              // 27: writ.v1.StopFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
-	12, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
-	4,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
-	5,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
-	7,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
-	13, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
+	14, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
+	5,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
+	6,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
+	8,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
+	15, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
 	1,  // 6: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
-	12, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
-	14, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
-	6,  // 9: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
-	15, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
-	8,  // 11: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	16, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	17, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	18, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
-	19, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	20, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	21, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
-	19, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
-	10, // 20: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	11, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	22, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	23, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	24, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	25, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
-	20, // 26: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	19, // 27: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	19, // 28: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
-	2,  // 29: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
+	16, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
+	7,  // 9: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
+	17, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
+	9,  // 11: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
+	18, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	19, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	20, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	21, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	22, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	23, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
+	21, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	12, // 20: writ.v1.Facts.balances:type_name -> writ.v1.Balance
+	13, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	24, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	25, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	26, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	27, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
+	11, // 26: writ.v1.Facts.witnesses:type_name -> writ.v1.Witness
+	2,  // 27: writ.v1.Witness.outcome:type_name -> writ.v1.WitnessOutcome
+	22, // 28: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	21, // 29: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	21, // 30: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	3,  // 31: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1198,8 +1336,8 @@ func file_writ_v1_decision_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_decision_proto_rawDesc), len(file_writ_v1_decision_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   9,
+			NumEnums:      4,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
