@@ -10,13 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
-	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -218,13 +217,13 @@ func (l *Ledger) createSegment() (File, segment, error) {
 // recoverSegments verifies the segments, leaves l.tree as it was at the last signed
 // head, and mends the last segment. It returns those that hold records.
 func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, error) {
+	scans, err := l.scanAll(segments)
+	if err != nil {
+		return nil, err
+	}
 	var last covered
 	for i := range segments {
-		s := &segments[i]
-		scan, err := l.scanFile(s.name, nil)
-		if err != nil {
-			return nil, err
-		}
+		s, scan := &segments[i], scans[i]
 		if err := l.fits(s, &scan, i == 0); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, s.name, err)
 		}
@@ -249,6 +248,21 @@ func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, er
 		return nil, err
 	}
 	return l.removeEmpty(segments)
+}
+
+// scanAll scans the segments, as many at a time as there are processors: each begins
+// with the compact range of the tree before it, so that none has to wait for another.
+func (l *Ledger) scanAll(segments []segment) ([]segmentScan, error) {
+	scans := make([]segmentScan, len(segments))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, s := range segments {
+		group.Go(func() (err error) {
+			scans[i], err = l.scanFile(s.name, nil)
+			return err
+		})
+	}
+	return scans, group.Wait()
 }
 
 // removeEmpty removes the segments of epochs that recorded nothing.
@@ -385,57 +399,4 @@ func (l *Ledger) scanFile(name string, visit func(frame, *segmentScan) error) (s
 	}
 	s := scan(f, visit)
 	return s, f.Close()
-}
-
-// fold gives every record to OnRecord. The tree over them is verified by now.
-func (l *Ledger) fold(r *Recovery) error {
-	index := uint64(0)
-	if len(l.segments) > 0 {
-		index = l.segments[0].first
-	}
-	var kind writv1.RecordKind
-	for _, s := range l.segments {
-		err := l.foldSegment(s, func(b []byte) error {
-			if l.opts.OnRecord == nil && index+1 < l.tree.size {
-				index++
-				return nil
-			}
-			record := &writv1.Record{}
-			if err := proto.Unmarshal(b, record); err != nil || record.GetIndex() != index || !bytes.Equal(record.GetLogId(), l.id.logID[:]) {
-				return fmt.Errorf("%w: %s holds another record at %d", ErrCorrupt, s.name, index)
-			}
-			index++
-			kind = record.GetKind()
-			if l.opts.OnRecord == nil {
-				return nil
-			}
-			return l.opts.OnRecord(record)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	r.Clean = kind == writv1.RecordKind_RECORD_KIND_END
-	return nil
-}
-
-func (l *Ledger) foldSegment(s segment, visit func(record []byte) error) error {
-	f, err := l.fs.OpenFile(filepath.Join(l.opts.Dir, s.name), os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open segment: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // read only
-	sc := newScanner(f)
-	for {
-		f, err := sc.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil && f.kind == frameRecord {
-			err = visit(f.payload)
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", s.name, err)
-		}
-	}
 }
