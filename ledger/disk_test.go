@@ -339,20 +339,26 @@ func (d *disk) uncovered() (n int64) {
 		if !strings.HasSuffix(name, ".dlog") {
 			continue
 		}
-		covered := 0
-		for at := 0; at+9 <= len(f.data); {
-			end := at + 9 + int(binary.LittleEndian.Uint32(f.data[at:]))
-			if end <= at+9 || end > len(f.data) || !sound(f.data[at:end]) {
-				break
-			}
-			if f.data[at+8] != 1 { // not a record
-				covered = end
-			}
-			at = end
-		}
-		n += int64(len(f.data) - covered)
+		n += int64(uncovered(f.data))
 	}
 	return n
+}
+
+// uncovered counts the bytes at the end of a segment that no signed head, seal or header
+// covers.
+func uncovered(b []byte) int {
+	covered := 0
+	for at := 0; at+9 <= len(b); {
+		end := at + 9 + int(binary.LittleEndian.Uint32(b[at:]))
+		if end <= at+9 || end > len(b) || !sound(b[at:end]) {
+			break
+		}
+		if b[at+8] != 1 { // not a record
+			covered = end
+		}
+		at = end
+	}
+	return len(b) - covered
 }
 
 // sound says whether the CRC of a frame is that of its bytes.
