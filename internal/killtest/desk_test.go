@@ -71,6 +71,10 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(smallDisk); dir != "" {
+		fmt.Fprintln(os.Stderr, runOnSmallDisk(dir, os.Args[1:]))
+		os.Exit(3)
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if built.dir != "" {
 			_ = os.RemoveAll(built.dir)
