@@ -123,7 +123,8 @@ test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give
 	GOARCH=386 .ci/gotest -timeout 9m ./agent/policy/... ./proto/... ./tools/schemas/...
 
 .PHONY: kill
-kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in every way
+kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in every way, and a ledger's writer 200 times
+	WRIT_KILLS=200 .ci/gotest -timeout 20m -run Kill9 ./ledger
 	WRIT_KILLS=20 .ci/gotest -timeout 20m ./internal/killtest/...
 
 .PHONY: fuzz

@@ -36,6 +36,8 @@ type Options struct {
 	// SnapshotDir is where [Agent.Compact] keeps its snapshot, and where State's came
 	// from: the ledger's directory. Empty: no snapshots, and nothing is pruned.
 	SnapshotDir string
+	// SnapshotFS is what it is written with. Default: the operating system's.
+	SnapshotFS ledger.FS
 	// Keys are the tenants' keys.
 	Keys *Keys
 	// Command and Web run tools; nil means that such tools are refused.
@@ -141,6 +143,9 @@ type counts struct {
 func New(ctx context.Context, options Options) (*Agent, error) {
 	if options.Pins == nil {
 		options.Pins = unseen
+	}
+	if options.SnapshotFS == nil {
+		options.SnapshotFS = ledger.OS{}
 	}
 	options.Limits = options.Limits.orDefaults()
 	a := &Agent{

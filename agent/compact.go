@@ -39,7 +39,7 @@ func (a *Agent) Compact(ctx context.Context) (segments int, err error) {
 		return 0, fmt.Errorf("fold the ledger: %w", err)
 	}
 	state.forget(a.options.Clock())
-	if err := state.SaveSnapshot(a.options.SnapshotDir, a.options.Ledger.Origin(), root); err != nil {
+	if err := state.saveSnapshot(a.options.SnapshotFS, a.options.SnapshotDir, a.options.Ledger.Origin(), root); err != nil {
 		return 0, err
 	}
 	a.compacted = state.next

@@ -37,34 +37,38 @@ var ErrSnapshot = errors.New("not a snapshot of this ledger's state")
 // The file is the parts of a [writv1.Snapshot], each after its length as a varint, and
 // the SHA-256 over all of that.
 func (s *State) SaveSnapshot(dir, origin string, root []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	name := filepath.Join(dir, SnapshotFile)
-	file, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the snapshot: %w", err)
-	}
-	defer file.Close() //nolint:errcheck // closed below; here after an error
-	if err := s.writeSnapshot(file, origin, root); err != nil {
-		return fmt.Errorf("write the snapshot: %w", err)
-	}
-	if err := errors.Join(file.Sync(), file.Close(), os.Rename(name+".tmp", name)); err != nil {
-		return fmt.Errorf("write the snapshot: %w", err)
-	}
-	return syncDir(dir)
+	return s.saveSnapshot(ledger.OS{}, dir, origin, root)
 }
 
-// syncDir makes a rename in the directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
+// saveSnapshot gives the file its name once it is synced, and not before: the records
+// that the snapshot before covers may be gone.
+func (s *State) saveSnapshot(disk ledger.FS, dir, origin string, root []byte) error {
+	name := filepath.Join(dir, SnapshotFile)
+	if err := s.fillSnapshot(disk, name+".tmp", origin, root); err != nil {
+		// What there is of it takes room that may be what is missing.
+		return errors.Join(fmt.Errorf("write the snapshot: %w", err), disk.Remove(name+".tmp"))
 	}
-	defer d.Close() //nolint:errcheck // read only
-	if err := d.Sync(); err != nil {
+	if err := disk.Rename(name+".tmp", name); err != nil {
+		return fmt.Errorf("write the snapshot: %w", err)
+	}
+	if err := disk.SyncDir(dir); err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
+}
+
+func (s *State) fillSnapshot(disk ledger.FS, name, origin string, root []byte) error {
+	file, err := disk.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	err = s.writeSnapshot(file, origin, root)
+	s.mu.Unlock()
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
 }
 
 // writeSnapshot is called with mu held.

@@ -348,7 +348,7 @@ func (w *workshop) acknowledge() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	reader, err := w.ledger.Reader(0)
+	reader, err := w.ledger.Reader(w.ledger.Status().Oldest)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -109,6 +109,8 @@ type workshopOptions struct {
 	// files are further files of the bundle.
 	files     map[string]string
 	approvers []agent.Approver
+	// snapshots is what snapshots are written with; nil is the system's.
+	snapshots ledger.FS
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -155,7 +157,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		t.Fatal(err)
 	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
-		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, Keys: keys, Command: options.executor, Approvers: options.approvers,
+		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, SnapshotFS: options.snapshots, Keys: keys, Command: options.executor, Approvers: options.approvers,
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},

@@ -157,7 +157,7 @@ func (l *Ledger) Prune(below uint64) (int, error) {
 	l.mu.Lock()
 	limit := min(below, l.acked)
 	n := 0
-	for n < len(l.segments)-1 && l.segments[n].end <= limit && holdsRecords(l.segments[n+1:]) {
+	for n < len(l.segments)-1 && l.segments[n].end <= limit && holdRecords(l.segments[n+1:], l.durable) {
 		n++
 	}
 	victims := l.segments[:n:n]
@@ -175,11 +175,11 @@ func (l *Ledger) Prune(below uint64) (int, error) {
 	return n, l.fs.SyncDir(l.opts.Dir)
 }
 
-// holdsRecords says whether a signed head is in the segments: without one nothing
-// would vouch for the compact range in their headers.
-func holdsRecords(segments []segment) bool {
+// holdRecords says whether a signed head that is synced is in the segments: without one
+// nothing would vouch for the compact range in their headers.
+func holdRecords(segments []segment, durable uint64) bool {
 	for _, s := range segments {
-		if s.end > s.first {
+		if s.end > s.first && s.first < durable {
 			return true
 		}
 	}

@@ -201,7 +201,8 @@ func (p *pass) give() error {
 	}
 	p.records, p.bytes, p.under = nil, 0, 0
 	p.r.scan = p.covered
-	if v.started {
+	// A segment that is being made has no header yet: it says nothing of what is before it.
+	if v.started && p.covered.offset > 0 {
 		v.tree, v.records = p.covered.tree, p.covered.tree.size-v.First
 	}
 	return nil

@@ -188,3 +188,22 @@ func TestReadingADirectorySaysWhyItCannot(t *testing.T) {
 		}
 	})
 }
+
+func TestASegmentThatIsBeingMadeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	dir, v := small(t)
+	names := segments(t, dir)
+	last := names[len(names)-1]
+	whole := read(t, last)
+	for _, there := range []int{0, 1, frames(whole)[0].end - 1, frames(whole)[0].end} {
+		write(t, last, whole[:there])
+		r, next := ledger.NewDirReader(dir, v), uint64(0)
+		if err := collect(t, r, &next); err != nil {
+			t.Fatalf("%d bytes are there: read to %d with %v", there, next, err)
+		}
+		write(t, last, whole)
+		if err := collect(t, r, &next); err != nil || next != 14 {
+			t.Fatalf("after %d bytes, the whole: read to %d with %v", there, next, err)
+		}
+	}
+}

@@ -36,6 +36,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // torn writes and bit rot; what keeps people out are the tree and the signatures.
 var errTorn = errors.New("not a frame")
 
+// errRead is wrapped by errors of the file system: they say nothing of what is there.
+var errRead = errors.New("cannot be read")
+
 // errCut is the errTorn of a frame that the segment ends in.
 var errCut = fmt.Errorf("%w: cut short", errTorn)
 
@@ -106,27 +109,28 @@ func newScanner(r io.Reader) *scanner {
 	return &scanner{r: bufio.NewReaderSize(r, 1<<20)}
 }
 
-// next returns the next frame; io.EOF at the end of a whole frame; and an error
-// that wraps errTorn for anything else that is no frame, a cut one included.
+// next returns the next frame; io.EOF at the end of a whole frame; an error that wraps
+// errRead where the file cannot be read; and one that wraps errTorn for anything else
+// that is no frame, a cut one included.
 func (s *scanner) next() (frame, error) {
 	if s.last > 0 {
 		n, err := s.r.Discard(s.last)
 		s.offset += int64(n)
 		s.last = 0
 		if err != nil {
-			return frame{}, err
+			return frame{}, fmt.Errorf("%w: %w", errRead, err)
 		}
 	}
 	b, err := s.r.Peek(prefixBytes)
-	if len(b) == 0 {
-		return frame{}, err
+	if len(b) == 0 && errors.Is(err, io.EOF) {
+		return frame{}, io.EOF
 	}
 	if len(b) == prefixBytes {
 		want := prefixBytes + int(min(binary.LittleEndian.Uint32(b), MaxRecordBytes))
 		b, err = s.r.Peek(want)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return frame{}, err
+		return frame{}, fmt.Errorf("%w: %w", errRead, err)
 	}
 	kind, payload, err := parseFrame(b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {

@@ -48,31 +48,45 @@ func (l *Ledger) rewrite() (File, error) {
 	if err := l.removeStrays(); err != nil {
 		return nil, err
 	}
-	s := l.current()
+	return l.writeAnew(l.current(), nil)
+}
+
+// writeAnew writes the first s.bytes of a segment, which hold the records of the tree in
+// memory, and end after them, to a new file in the place of the old one.
+func (l *Ledger) writeAnew(s segment, end []byte) (File, error) {
 	name := filepath.Join(l.opts.Dir, s.name)
-	old, err := l.fs.OpenFile(name, os.O_RDONLY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open segment: %w", err)
-	}
-	defer old.Close() //nolint:errcheck // read only
 	f, err := l.fs.OpenFile(name+tempSuffix, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("create segment: %w", err)
+		return nil, fmt.Errorf("write %s anew: %w", s.name, err)
 	}
-	if err := l.copyVerified(f, old, s); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := l.fill(f, s, end); err != nil {
+		// It takes room that may be what is missing; the next try removes it too.
+		return nil, errors.Join(fmt.Errorf("write %s anew: %w", s.name, err), f.Close(), l.fs.Remove(name+tempSuffix))
 	}
-	err = f.Sync()
-	if err == nil {
-		err = l.fs.Rename(name+tempSuffix, name)
-	}
+	err = l.fs.Rename(name+tempSuffix, name)
 	if err == nil {
 		err = l.fs.SyncDir(l.opts.Dir)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write segment anew: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("write %s anew: %w", s.name, err), f.Close())
 	}
 	return f, nil
+}
+
+// fill writes and syncs what a segment holds and how it ends.
+func (l *Ledger) fill(f File, s segment, end []byte) error {
+	old, err := l.fs.OpenFile(filepath.Join(l.opts.Dir, s.name), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer old.Close() //nolint:errcheck // read only
+	if err := l.copyVerified(f, old, s); err != nil {
+		return err
+	}
+	if _, err := f.Write(end); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // copyVerified copies the answered part of a segment, and fails unless it holds

@@ -10,13 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
-	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -218,13 +217,13 @@ func (l *Ledger) createSegment() (File, segment, error) {
 // recoverSegments verifies the segments, leaves l.tree as it was at the last signed
 // head, and mends the last segment. It returns those that hold records.
 func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, error) {
+	scans, err := l.scanAll(segments)
+	if err != nil {
+		return nil, err
+	}
 	var last covered
 	for i := range segments {
-		s := &segments[i]
-		scan, err := l.scanFile(s.name, nil)
-		if err != nil {
-			return nil, err
-		}
+		s, scan := &segments[i], scans[i]
 		if err := l.fits(s, &scan, i == 0); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, s.name, err)
 		}
@@ -239,8 +238,8 @@ func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, er
 			l.tree = scan.covered.tree
 		}
 		s.end, s.bytes = l.tree.size, scan.offset
-		if !whole {
-			if err := l.mendTail(s, &scan, r); err != nil {
+		if i == len(segments)-1 {
+			if err := l.mendLast(s, &scan, r); err != nil {
 				return nil, err
 			}
 		}
@@ -249,6 +248,21 @@ func (l *Ledger) recoverSegments(segments []segment, r *Recovery) ([]segment, er
 		return nil, err
 	}
 	return l.removeEmpty(segments)
+}
+
+// scanAll scans the segments, as many at a time as there are processors: each begins
+// with the compact range of the tree before it, so that none has to wait for another.
+func (l *Ledger) scanAll(segments []segment) ([]segmentScan, error) {
+	scans := make([]segmentScan, len(segments))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, s := range segments {
+		group.Go(func() (err error) {
+			scans[i], err = l.scanFile(s.name, nil)
+			return err
+		})
+	}
+	return scans, group.Wait()
 }
 
 // removeEmpty removes the segments of epochs that recorded nothing.
@@ -310,51 +324,54 @@ func (l *Ledger) checkLast(last covered) error {
 	return nil
 }
 
-// mendTail cuts the last segment at the last head, and seals it; one without records
-// is removed. Only what was never answered may go: an answer leaves after the write
-// of the head, so nothing after the last head was answered. Where a good head still
-// stands behind the damage, answered records are damaged, and that is not for us
-// to hide.
-func (l *Ledger) mendTail(s *segment, scan *segmentScan, r *Recovery) error {
+// mendLast ends the last segment at the last head, and seals it; one without records is
+// removed. Only what was never answered may go: an answer leaves after the write of the
+// head, so nothing after the last head was answered. Where a good head still stands
+// behind the damage, answered records are damaged, and that is not for us to hide.
+//
+// It writes the segment anew, a whole one too: it may hold what the process before us
+// could not sync, which reads well and which no sync writes any more.
+func (l *Ledger) mendLast(s *segment, scan *segmentScan, r *Recovery) error {
 	if scan.fault != nil && !errors.Is(scan.fault, errTorn) {
 		return fmt.Errorf("%w: %s, after %d bytes: %w", ErrCorrupt, s.name, scan.offset, scan.fault)
 	}
-	name := filepath.Join(l.opts.Dir, s.name)
-	f, err := l.fs.OpenFile(name, os.O_RDWR, 0)
+	rest, err := l.readFrom(s.name, scan.offset)
 	if err != nil {
-		return fmt.Errorf("open segment: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // what matters is synced below
-	rest, err := io.ReadAll(io.NewSectionReader(f, scan.offset, 1<<40))
-	if err != nil {
-		return fmt.Errorf("read the tail of %s: %w", s.name, err)
+		return err
 	}
 	if l.headIn(rest, l.tree.size) {
 		return fmt.Errorf("%w: %s is damaged after %d bytes, before a signed head", ErrCorrupt, s.name, scan.offset)
 	}
-	r.LostBytes += scan.offset - scan.covered.offset + int64(len(rest))
+	r.LostBytes += int64(len(rest))
+	if covered := max(scan.covered.offset, headerBytes(scan.header)); !scan.sealed && scan.offset > covered {
+		r.LostBytes += scan.offset - covered
+	}
 	if scan.covered.payload == nil { // no record in it was answered
-		if scan.offset > 0 && scan.covered.offset == 0 {
-			r.LostBytes -= headerBytes(scan.header)
-		}
 		s.end = s.first
 		return nil // removed with the other empty ones
 	}
+	s.bytes = scan.covered.offset
 	seal := appendSeal(nil, l.tree.size, l.tree.root())
-	if err := f.Truncate(scan.covered.offset); err != nil {
-		return fmt.Errorf("cut the tail of %s: %w", s.name, err)
+	f, err := l.writeAnew(*s, seal)
+	if err != nil {
+		return err
 	}
-	if _, err := f.Seek(scan.covered.offset, io.SeekStart); err != nil {
-		return fmt.Errorf("cut the tail of %s: %w", s.name, err)
+	s.bytes += int64(len(seal))
+	return f.Close()
+}
+
+// readFrom reads the end of a segment.
+func (l *Ledger) readFrom(name string, offset int64) ([]byte, error) {
+	f, err := l.fs.OpenFile(filepath.Join(l.opts.Dir, name), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open segment: %w", err)
 	}
-	if _, err := f.Write(seal); err != nil {
-		return fmt.Errorf("seal %s: %w", s.name, err)
+	defer f.Close() //nolint:errcheck // read only
+	rest, err := io.ReadAll(io.NewSectionReader(f, offset, 1<<40))
+	if err != nil {
+		return nil, fmt.Errorf("read the tail of %s: %w", name, err)
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", s.name, err)
-	}
-	s.bytes = scan.covered.offset + int64(len(seal))
-	return nil
+	return rest, nil
 }
 
 func headerBytes(h header) int64 { return int64(len(h.append(nil))) }
@@ -384,58 +401,8 @@ func (l *Ledger) scanFile(name string, visit func(frame, *segmentScan) error) (s
 		return segmentScan{}, fmt.Errorf("open segment: %w", err)
 	}
 	s := scan(f, visit)
+	if errors.Is(s.fault, errRead) {
+		return s, errors.Join(fmt.Errorf("read %s: %w", name, s.fault), f.Close())
+	}
 	return s, f.Close()
-}
-
-// fold gives every record to OnRecord. The tree over them is verified by now.
-func (l *Ledger) fold(r *Recovery) error {
-	index := uint64(0)
-	if len(l.segments) > 0 {
-		index = l.segments[0].first
-	}
-	var kind writv1.RecordKind
-	for _, s := range l.segments {
-		err := l.foldSegment(s, func(b []byte) error {
-			if l.opts.OnRecord == nil && index+1 < l.tree.size {
-				index++
-				return nil
-			}
-			record := &writv1.Record{}
-			if err := proto.Unmarshal(b, record); err != nil || record.GetIndex() != index || !bytes.Equal(record.GetLogId(), l.id.logID[:]) {
-				return fmt.Errorf("%w: %s holds another record at %d", ErrCorrupt, s.name, index)
-			}
-			index++
-			kind = record.GetKind()
-			if l.opts.OnRecord == nil {
-				return nil
-			}
-			return l.opts.OnRecord(record)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	r.Clean = kind == writv1.RecordKind_RECORD_KIND_END
-	return nil
-}
-
-func (l *Ledger) foldSegment(s segment, visit func(record []byte) error) error {
-	f, err := l.fs.OpenFile(filepath.Join(l.opts.Dir, s.name), os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open segment: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // read only
-	sc := newScanner(f)
-	for {
-		f, err := sc.next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err == nil && f.kind == frameRecord {
-			err = visit(f.payload)
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", s.name, err)
-		}
-	}
 }

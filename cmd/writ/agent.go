@@ -113,11 +113,12 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		return err
 	}
 	var recovery ledger.Recovery
-	if p.ledger, recovery, err = ledger.Open(p.ledgerOptions(state)); err != nil {
-		return fmt.Errorf("open the ledger: %w", err)
-	}
-	if recovery.LostBytes > 0 {
+	p.ledger, recovery, err = ledger.Open(p.ledgerOptions(state))
+	if recovery.LostBytes > 0 { // by a start in vain too, whose ledger no record of a start tells it
 		p.log.WarnContext(ctx, "a torn tail of the ledger was cut off; nothing of it was ever answered", "bytes", recovery.LostBytes)
+	}
+	if err != nil {
+		return fmt.Errorf("open the ledger: %w", err)
 	}
 	p.observeLedger()
 	if err := p.openUpstream(ctx); err != nil {

@@ -46,15 +46,20 @@ const (
 	agentSlow  = "writ-slow"
 )
 
-// slowWrite makes a write to the ledger take long before it begins. It is added to
-// the package when agentSlow is built.
+// slowWrite makes a write to the ledger take long in its middle, so that a kill leaves a
+// torn tail. It is added to the package when agentSlow is built.
 const slowWrite = `package ledger
 
 import "time"
 
 func (f osFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b[:len(b)/2])
+	if err != nil {
+		return n, err
+	}
 	time.Sleep(5 * time.Millisecond)
-	return f.File.Write(b)
+	m, err := f.File.Write(b[n:])
+	return n + m, err
 }
 `
 
@@ -66,6 +71,10 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(smallDisk); dir != "" {
+		fmt.Fprintln(os.Stderr, runOnSmallDisk(dir, os.Args[1:]))
+		os.Exit(3)
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if built.dir != "" {
 			_ = os.RemoveAll(built.dir)

@@ -155,6 +155,7 @@ func (r *run) start(t *testing.T) {
 func (r *run) startInVain(t *testing.T) {
 	t.Helper()
 	r.vain++
+	r.judge.account.vain = true
 	r.desk.startAgent()
 	<-time.After(minStart + rand.N(maxStart-minStart))
 	r.desk.agent.kill(t)
@@ -236,9 +237,9 @@ func (r *run) finish(t *testing.T, kills int) {
 	r.start(t)
 	r.retry(t, true)
 	r.close(t)
-	t.Logf("%d kills that count, of %d, and %d of an agent that started; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn",
+	t.Logf("%d kills that count, of %d, and %d of an agent that started; %d calls, %d cut off (%d of them allowed), %d while there was no agent; %.0f answered a second; %s to be back; %d records in %d epochs, %d torn, %d torn tails told by the start after",
 		r.kills, r.rounds, r.vain, r.calls, r.cutCalls, r.cutAllows, r.unserved, float64(r.answered)/r.up.Seconds(),
-		(r.restarts / time.Duration(r.starts)).Round(time.Millisecond), r.judge.account.size, r.judge.account.epochs, r.judge.account.torn)
+		(r.restarts / time.Duration(r.starts)).Round(time.Millisecond), r.judge.account.size, r.judge.account.epochs, r.judge.account.torn, r.judge.account.tails)
 	if !t.Failed() && r.kills < kills {
 		t.Errorf("%d kills cut a call off at %d calls a second or more, want %d: none of the others counts", r.kills, leastRate, kills)
 	}

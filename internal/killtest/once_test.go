@@ -70,7 +70,8 @@ type shop struct {
 	config string
 }
 
-func openShop(t *testing.T) *shop {
+// openShop writes the files of a shop with a bundle.
+func openShop(t *testing.T, bundle map[string]string) *shop {
 	t.Helper()
 	s := &shop{t: t, dir: testenv.Dir(t)}
 	private, public, err := note.GenerateKey(rand.Reader, "boss")
@@ -80,7 +81,7 @@ func openShop(t *testing.T) *shop {
 	if s.boss, err = approvals.ParseKey(private); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range till {
+	for name, text := range bundle {
 		s.write("bundle/"+name, text)
 	}
 	s.config = s.write("agent.yaml", fmt.Sprintf(`data_dir: %[1]s/data
@@ -108,6 +109,12 @@ func (s *shop) write(name, text string) string {
 func (s *shop) start() *grpc.ClientConn {
 	s.t.Helper()
 	s.agent = start(s.t, "agent", program(s.t, agentPlain), "agent", "--config", s.config)
+	return s.connect()
+}
+
+// connect returns a connection to the agent once it serves.
+func (s *shop) connect() *grpc.ClientConn {
+	s.t.Helper()
 	conn, err := grpc.NewClient("unix:"+filepath.Join(s.dir, "p"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		s.t.Fatal(err)
@@ -208,7 +215,7 @@ func TestWhatMayBeOnceIsOnceAfterKill9(t *testing.T) {
 	t.Parallel()
 	const workers = 4
 	kills := killsOr(t, 2)
-	s := openShop(t)
+	s := openShop(t, till)
 	planners := make([]*planner, workers)
 	for i := range planners {
 		planners[i] = &planner{shop: s, name: fmt.Sprintf("p%d", i)}

@@ -63,8 +63,17 @@ type account struct {
 	byTrace      map[string][]*decision
 	// balances are the fold of what decisions take and outcomes give back.
 	balances map[string]int64
-	// torn counts records that were written and that no head covers.
-	torn int
+	// torn counts records that were written and that no head covers, left the bytes at
+	// the end of the ledger that none does; starts are what the starts since the reading
+	// before say of such bytes.
+	torn   int
+	left   uint64
+	starts []uint64
+	// tails counts the starts that had something to say.
+	tails int
+	// vain says that a start was killed since then: it may have cut off what is left
+	// before it could record that.
+	vain bool
 }
 
 func newAccount(dir string) *account {
@@ -87,6 +96,8 @@ func (a *account) update(t *testing.T) {
 		a.verifier = verifierOf(t, a.dir)
 	}
 	names := segments(t, a.dir)
+	left := a.left
+	a.starts, a.left = nil, 0
 	for i, name := range names {
 		if a.read[name] {
 			continue
@@ -110,6 +121,10 @@ func (a *account) update(t *testing.T) {
 			t.Fatalf("%s: %d records were read, and %d verified", name, a.size, report.Size)
 		}
 	}
+	if !a.vain && len(a.starts) == 1 && a.starts[0] != left {
+		t.Errorf("the agent's start says that %d bytes were cut off, and the kill left %d that no head covers", a.starts[0], left)
+	}
+	a.vain = false
 }
 
 func verifierOf(t *testing.T, dir string) note.Verifier {
@@ -145,6 +160,7 @@ func (a *account) covered(t *testing.T, text []byte) []*writv1.Record {
 	t.Helper()
 	const prefix, recordFrame, headFrame = 9, 1, 2
 	var covered, batch []*writv1.Record
+	after := text // what no head covers
 	for len(text) >= prefix {
 		length, kind := int(binary.LittleEndian.Uint32(text)), text[8]
 		if len(text) < prefix+length {
@@ -161,8 +177,12 @@ func (a *account) covered(t *testing.T, text []byte) []*writv1.Record {
 			covered, batch = append(covered, batch...), nil
 		}
 		text = text[prefix+length:]
+		if kind != recordFrame {
+			after = text
+		}
 	}
 	a.torn += len(batch)
+	a.left += uint64(len(after))
 	return covered
 }
 
@@ -180,6 +200,9 @@ func (a *account) fold(t *testing.T, record *writv1.Record) {
 	}
 	id := hex.EncodeToString(record.GetDecisionId())
 	switch body := body.(type) {
+	case *writv1.StartRecord:
+		a.starts = append(a.starts, body.GetLostBytes())
+		a.tails += int(min(body.GetLostBytes(), 1))
 	case *writv1.DecisionRecord:
 		a.foldDecision(t, &decision{id: id, index: record.GetIndex(), record: body})
 	case *writv1.OutcomeRecord:
