@@ -9,6 +9,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +25,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/writ-dev/writ/collector/heads"
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
 	"github.com/writ-dev/writ/collector/store"
@@ -73,6 +78,7 @@ type Collector struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	vkey     string
+	log      *heads.Log
 }
 
 // New opens the store and the key, or makes them, and takes nothing yet.
@@ -83,14 +89,51 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	}
 	c := &Collector{store: kept, health: health.NewServer()}
 	c.stopping, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := c.open(o); err != nil {
+	if err := errors.Join(c.open(o), c.openLog(o)); err != nil {
 		return nil, errors.Join(err, kept.Close())
 	}
 	return c, nil
 }
 
+// Directory of the collector's log in its data directory: the log's key, and what is
+// served of it.
+const (
+	logDir   = "head_log"
+	tilesDir = "tiles"
+)
+
+// openLog opens the collector's own log, which Serve then writes.
+func (c *Collector) openLog(o Options) (err error) {
+	dir, config := filepath.Join(o.Config.GetDataDir(), logDir), o.Config.GetHeadLog()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the log's directory: %w", err)
+	}
+	key := logKey(dir, config.GetOrigin())
+	signer, _, err := key.open()
+	if err != nil {
+		return err
+	}
+	if origin := config.GetOrigin(); origin != "" && !strings.HasPrefix(signer.Name(), origin+"/") {
+		return fmt.Errorf("head_log.origin is %s, and the log in %s is %s: put the origin back, or move the directory away, and a new log begins", origin, dir, signer.Name())
+	}
+	var policy []byte
+	if file := config.GetWitnessPolicyFile(); file != "" {
+		if policy, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("head_log.witness_policy_file: %w", err)
+		}
+	}
+	c.log, err = heads.New(heads.Options{
+		Dir: filepath.Join(dir, tilesDir), Signer: signer, Source: c.store, Policy: policy,
+		Interval: config.GetCheckpointInterval().AsDuration(), Registry: o.Registry, Log: o.Log,
+	})
+	return err
+}
+
+// HeadLog serves the collector's own log, for reading.
+func (c *Collector) HeadLog() http.Handler { return c.log.Handler() }
+
 func (c *Collector) open(o Options) error {
-	signer, vkey, err := openKey(o.Config.GetDataDir())
+	signer, vkey, err := receiptKey(o.Config.GetDataDir()).open()
 	if err != nil {
 		return err
 	}
@@ -123,8 +166,22 @@ func (c *Collector) open(o Options) error {
 // signed-note.
 func (c *Collector) VerifierKey() string { return c.vkey }
 
-// Serve takes connections until ctx ends; calls in hand then have a few seconds.
+// Serve takes connections until ctx ends; calls in hand then have a few seconds, and so
+// has the log, to take up what they stored.
 func (c *Collector) Serve(ctx context.Context, listener net.Listener) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.log.Run(writing)
+	}()
+	err := c.serve(ctx, listener)
+	stop()
+	<-written
+	return err
+}
+
+func (c *Collector) serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- c.grpc.Serve(listener) }()
 	select {

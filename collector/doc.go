@@ -2,7 +2,7 @@
 
 // Package collector is upstream's face: one gRPC server on which agents send their
 // ledgers (collector/ingest) and people read records (collector/query), over one store
-// (collector/store).
+// (collector/store), of which it keeps a log that others can check (collector/heads).
 //
 // It promises that what it acknowledges is verified and stored durably, and says so with
 // its own key, collector.key in the data directory, made at the first start. The
