@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -79,6 +80,7 @@ type Collector struct {
 	health   *health.Server
 	vkey     string
 	log      *heads.Log
+	logVkey  string
 }
 
 // New opens the store and the key, or makes them, and takes nothing yet.
@@ -95,22 +97,15 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	return c, nil
 }
 
-// Directory of the collector's log in its data directory: the log's key, and what is
-// served of it.
-const (
-	logDir   = "head_log"
-	tilesDir = "tiles"
-)
-
 // openLog opens the collector's own log, which Serve then writes.
 func (c *Collector) openLog(o Options) (err error) {
-	dir, config := filepath.Join(o.Config.GetDataDir(), logDir), o.Config.GetHeadLog()
+	dir, config := filepath.Join(o.Config.GetDataDir(), heads.Dir), o.Config.GetHeadLog()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the log's directory: %w", err)
 	}
 	key := logKey(dir, config.GetOrigin())
-	signer, _, err := key.open()
-	if err != nil {
+	var signer note.Signer
+	if signer, c.logVkey, err = key.open(); err != nil {
 		return err
 	}
 	if origin := config.GetOrigin(); origin != "" && !strings.HasPrefix(signer.Name(), origin+"/") {
@@ -118,16 +113,19 @@ func (c *Collector) openLog(o Options) (err error) {
 	}
 	var policy []byte
 	if file := config.GetWitnessPolicyFile(); file != "" {
-		if policy, err = os.ReadFile(file); err != nil {
+		if policy, err = heads.ReadPolicy(file); err != nil {
 			return fmt.Errorf("head_log.witness_policy_file: %w", err)
 		}
 	}
 	c.log, err = heads.New(heads.Options{
-		Dir: filepath.Join(dir, tilesDir), Signer: signer, Source: c.store, Policy: policy,
+		Dir: filepath.Join(dir, heads.TilesDir), Signer: signer, Source: c.store, Policy: policy,
 		Interval: config.GetCheckpointInterval().AsDuration(), Registry: o.Registry, Log: o.Log,
 	})
 	return err
 }
+
+// LogVerifierKey is the key that checkpoints of the collector's own log are signed with.
+func (c *Collector) LogVerifierKey() string { return c.logVkey }
 
 // HeadLog serves the collector's own log, for reading.
 func (c *Collector) HeadLog() http.Handler { return c.log.Handler() }

@@ -21,6 +21,13 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// Where a collector has its log: Dir in its data directory, with log.key and log.vkey, and
+// the log itself, which may be served, in TilesDir in that.
+const (
+	Dir      = "head_log"
+	TilesDir = "tiles"
+)
+
 const (
 	// batch is how many entries are added at once: an entry bundle of tlog-tiles.
 	batch = layout.EntryBundleWidth

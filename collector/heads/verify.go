@@ -3,21 +3,18 @@
 package heads
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/api/layout"
 	"github.com/transparency-dev/tessera/client"
-	"github.com/transparency-dev/tessera/fsck"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/writ-dev/writ/ledger"
@@ -25,6 +22,9 @@ import (
 
 // maxCheckpoint bounds a checkpoint with the signatures of its witnesses.
 const maxCheckpoint = 64 << 10
+
+// maxPolicy bounds a policy.
+const maxPolicy = 64 << 10
 
 // Evidence is what a log is verified by.
 type Evidence struct {
@@ -60,16 +60,13 @@ type Report struct {
 // Verify verifies a log, offline and without changing it, while the collector writes it and
 // while none does: that its key signed the newest checkpoint; that the tree over the
 // source's entries is the checkpoint's; that entry bundles and tiles are those of that
-// tree (Tessera's own fsck); that it goes on from every checkpoint that was kept; that the
-// witnesses of the policy cosigned. The error says that something could not be read;
+// tree; that it goes on from every checkpoint that was kept; that the witnesses of the
+// policy cosigned. The error says that something could not be read;
 // what is wrong with what was read stands in the report.
 func Verify(ctx context.Context, e Evidence) (*Report, error) {
-	routeTesseraLog(slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(ctx) // fsck's workers end with it
-	defer cancel()
-	raw, err := readCheckpoint(filepath.Join(e.Dir, layout.CheckpointPath))
-	if err != nil {
-		return nil, err
+	raw, err := ReadCheckpoint(filepath.Join(e.Dir, layout.CheckpointPath))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the log's checkpoint: %w", err)
 	}
 	v := &verification{Evidence: e, report: &Report{Origin: e.Key.Name()}, checkpoint: raw}
 	if v.report.Fault, err = faultOf(v.run(ctx)); err != nil {
@@ -95,15 +92,24 @@ func faultOf(err error) (found, failed error) {
 	return nil, err
 }
 
-func readCheckpoint(path string) ([]byte, error) {
-	file, err := os.Open(path) //nolint:gosec // the directory is the operator's
+// ReadCheckpoint reads a file with a checkpoint.
+func ReadCheckpoint(path string) ([]byte, error) { return readFile(path, maxCheckpoint) }
+
+// ReadPolicy reads a file with a policy for witnesses.
+func ReadPolicy(path string) ([]byte, error) { return readFile(path, maxPolicy) }
+
+func readFile(path string, most int64) ([]byte, error) {
+	file, err := os.Open(path) //nolint:gosec // the operator's
 	if err != nil {
-		return nil, fmt.Errorf("the log's checkpoint: %w", err)
+		return nil, err
 	}
 	defer file.Close() //nolint:errcheck // read only
-	raw, err := io.ReadAll(io.LimitReader(file, maxCheckpoint+1))
-	if err != nil || len(raw) > maxCheckpoint {
-		return nil, fmt.Errorf("the log's checkpoint %s: more than %d bytes, or %w", path, maxCheckpoint, err)
+	raw, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(raw)) > most {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, most)
 	}
 	return raw, nil
 }
@@ -116,17 +122,11 @@ type verification struct {
 }
 
 func (v *verification) run(ctx context.Context) error {
-	head, err := v.open(v.checkpoint)
+	head, err := v.newest()
 	if err != nil {
 		return faultf("the newest checkpoint: %w", err)
 	}
 	v.report.Size, v.report.Root = head.Size, head.Root
-	// The key is known by now: what is left is to count.
-	signed, err := note.Open(v.checkpoint, note.VerifierList(v.Key))
-	if err != nil {
-		return faultf("the newest checkpoint: %w", err)
-	}
-	v.report.Signatures = len(signed.Sigs) + len(signed.UnverifiedSigs)
 	kept, err := v.kept(head)
 	if err != nil {
 		return err
@@ -134,10 +134,24 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.entries(ctx, head, kept); err != nil {
 		return err
 	}
-	if err := v.files(ctx, head); err != nil {
-		return err
-	}
 	return v.witnessed()
+}
+
+// newest is the published checkpoint: that of nothing before the first is.
+func (v *verification) newest() (ledger.Head, error) {
+	if len(v.checkpoint) == 0 {
+		return ledger.Head{Origin: v.Key.Name(), Root: [32]byte(rfc6962.DefaultHasher.EmptyRoot())}, nil
+	}
+	head, err := v.open(v.checkpoint)
+	if err != nil {
+		return head, err
+	}
+	signed, err := note.Open(v.checkpoint, note.VerifierList(v.Key))
+	if err != nil {
+		return head, err
+	}
+	v.report.Signatures = len(signed.Sigs) + len(signed.UnverifiedSigs)
+	return head, nil
 }
 
 // open reads a checkpoint of the log.
@@ -168,9 +182,7 @@ func (v *verification) kept(head ledger.Head) (map[uint64][32]byte, error) {
 	return roots, nil
 }
 
-var ranges = &compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
-
-// entries builds the tree over what the source has, and holds it against each root.
+// entries walks the log bundle by bundle, and holds it against the source and each root.
 func (v *verification) entries(ctx context.Context, head ledger.Head, roots map[uint64][32]byte) error {
 	stored, err := v.Source.EntryCount(ctx)
 	if err != nil {
@@ -180,99 +192,24 @@ func (v *verification) entries(ctx context.Context, head ledger.Head, roots map[
 		return faultf("%w: it has %d entries, the store %d", ErrDiffers, head.Size, stored)
 	}
 	v.report.Pending = stored - head.Size
-	tree := ranges.NewEmptyRange(0)
-	for {
-		if want, there := roots[tree.End()]; there {
-			if root, err := rootOf(tree); err != nil || !bytes.Equal(root, want[:]) {
-				return errors.Join(err, v.differs(ctx, tree.End()))
-			}
-		}
-		if tree.End() == head.Size {
-			return nil
-		}
-		next, err := v.Source.Entries(ctx, tree.End(), int(min(batch, head.Size-tree.End()))) //nolint:gosec // at most batch
+	w := &walk{files: client.FileFetcher{Root: v.Dir}, roots: roots, tree: ranges.NewEmptyRange(0)}
+	if err := w.check(); err != nil {
+		return err
+	}
+	for w.tree.End() < head.Size {
+		width := min(batch, head.Size-w.tree.End())
+		want, err := v.Source.Entries(ctx, w.tree.End(), int(width)) //nolint:gosec // at most batch
 		if err != nil {
 			return err
 		}
-		if len(next) == 0 {
-			return faultf("%w: entry %d is not stored", ErrDiffers, tree.End())
+		if uint64(len(want)) < width {
+			return faultf("%w: entry %d is not stored", ErrDiffers, w.tree.End()+uint64(len(want)))
 		}
-		for _, entry := range next {
-			if err := tree.Append(rfc6962.DefaultHasher.HashLeaf(entry), nil); err != nil {
-				return err
-			}
-			if _, there := roots[tree.End()]; there {
-				break // to be looked at
-			}
-		}
-	}
-}
-
-func rootOf(tree *compact.Range) ([]byte, error) {
-	if tree.End() == 0 {
-		return rfc6962.DefaultHasher.EmptyRoot(), nil
-	}
-	return tree.GetRootHash(nil)
-}
-
-// differs names the first entry of the log that is not the store's, below a size at which
-// the trees differ.
-func (v *verification) differs(ctx context.Context, size uint64) error {
-	files := client.FileFetcher{Root: v.Dir}
-	for index := range (size + batch - 1) / batch {
-		width := min(batch, v.report.Size-index*batch)
-		raw, err := files.ReadEntryBundle(ctx, index, uint8(width%batch)) //nolint:gosec // below batch
-		if err != nil {
-			return faultf("entry bundle %d of the log: %w", index, err)
-		}
-		have, err := bundleOf(raw)
-		if err != nil {
-			return fault{err}
-		}
-		want, err := v.Source.Entries(ctx, index*batch, int(width)) //nolint:gosec // at most batch
-		if err != nil {
+		if err := w.bundle(ctx, want); err != nil {
 			return err
 		}
-		for i := range want {
-			if i >= len(have) || !bytes.Equal(have[i], want[i]) {
-				return faultf("%w: entry %d is another", ErrDiffers, index*batch+uint64(i)) //nolint:gosec // an index
-			}
-		}
 	}
-	return faultf("fork: the tree of the log's first %d entries is not that of the checkpoint", size)
-}
-
-// files has Tessera hold bundles and tiles against the checkpoint.
-func (v *verification) files(ctx context.Context, head ledger.Head) error {
-	if head.Size == 0 {
-		return nil
-	}
-	check := fsck.New(v.Key.Name(), v.Key, fixed{client.FileFetcher{Root: v.Dir}, v.checkpoint}, hashesOf, fsck.Opts{N: 1})
-	if err := check.Check(ctx); err != nil {
-		return faultf("the log's files: %w", err)
-	}
-	return nil
-}
-
-// fixed is a log's files at one checkpoint, while newer ones are published.
-type fixed struct {
-	client.FileFetcher
-	checkpoint []byte
-}
-
-// ReadCheckpoint returns the one checkpoint.
-func (f fixed) ReadCheckpoint(context.Context) ([]byte, error) { return f.checkpoint, nil }
-
-func hashesOf(raw []byte) ([][]byte, error) {
-	entries, err := bundleOf(raw)
-	if err != nil {
-		return nil, err
-	}
-	hashes := make([][]byte, len(entries))
-	for i, entry := range entries {
-		hashes[i] = rfc6962.DefaultHasher.HashLeaf(entry)
-	}
-	return hashes, nil
+	return w.end(ctx)
 }
 
 // witnessed says whether those whom the policy names have cosigned.
