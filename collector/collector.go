@@ -9,9 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -21,6 +26,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/writ-dev/writ/collector/heads"
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
 	"github.com/writ-dev/writ/collector/shared"
@@ -76,6 +82,8 @@ type Collector struct {
 	health   *health.Server
 	intake   *ingest.Server
 	vkey     string
+	log      *heads.Log
+	logVkey  string
 }
 
 // New opens the store and the key, or makes them, and takes nothing yet.
@@ -86,14 +94,47 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	}
 	c := &Collector{store: kept, health: health.NewServer()}
 	c.stopping, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := c.open(ctx, o); err != nil {
+	if err := errors.Join(c.open(ctx, o), c.openLog(o)); err != nil {
 		return nil, errors.Join(err, kept.Close())
 	}
 	return c, nil
 }
 
+// openLog opens the collector's own log, which Serve then writes.
+func (c *Collector) openLog(o Options) (err error) {
+	dir, config := filepath.Join(o.Config.GetDataDir(), heads.Dir), o.Config.GetHeadLog()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the log's directory: %w", err)
+	}
+	key := logKey(dir, config.GetOrigin())
+	var signer note.Signer
+	if signer, c.logVkey, err = key.open(); err != nil {
+		return err
+	}
+	if origin := config.GetOrigin(); origin != "" && !strings.HasPrefix(signer.Name(), origin+"/") {
+		return fmt.Errorf("head_log.origin is %s, and the log in %s is %s: put the origin back, or move the directory away, and a new log begins", origin, dir, signer.Name())
+	}
+	var policy []byte
+	if file := config.GetWitnessPolicyFile(); file != "" {
+		if policy, err = heads.ReadPolicy(file); err != nil {
+			return fmt.Errorf("head_log.witness_policy_file: %w", err)
+		}
+	}
+	c.log, err = heads.New(heads.Options{
+		Dir: filepath.Join(dir, heads.TilesDir), Signer: signer, Source: c.store, Policy: policy,
+		Interval: config.GetCheckpointInterval().AsDuration(), Registry: o.Registry, Log: o.Log,
+	})
+	return err
+}
+
+// LogVerifierKey is the key that checkpoints of the collector's own log are signed with.
+func (c *Collector) LogVerifierKey() string { return c.logVkey }
+
+// HeadLog serves the collector's own log, for reading.
+func (c *Collector) HeadLog() http.Handler { return c.log.Handler() }
+
 func (c *Collector) open(ctx context.Context, o Options) error {
-	signer, vkey, err := openKey(o.Config.GetDataDir())
+	signer, vkey, err := receiptKey(o.Config.GetDataDir()).open()
 	if err != nil {
 		return err
 	}
@@ -147,8 +188,22 @@ func (c *Collector) stops(ctx context.Context, o Options) (*shared.Stops, error)
 // signed-note.
 func (c *Collector) VerifierKey() string { return c.vkey }
 
-// Serve takes connections until ctx ends; calls in hand then have a few seconds.
+// Serve takes connections until ctx ends; calls in hand then have a few seconds, and so
+// has the log, to take up what they stored.
 func (c *Collector) Serve(ctx context.Context, listener net.Listener) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.log.Run(writing)
+	}()
+	err := c.serve(ctx, listener)
+	stop()
+	<-written
+	return err
+}
+
+func (c *Collector) serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- c.grpc.Serve(listener) }()
 	select {

@@ -2,7 +2,8 @@
 
 // Package collector is upstream's face: one gRPC server on which agents send their
 // ledgers (collector/ingest), people read records (collector/query), and operators stop
-// calls (collector/shared), over one store (collector/store).
+// calls (collector/shared), over one store (collector/store), of which it keeps a log
+// that others can check (collector/heads).
 //
 // It promises that what it acknowledges is verified and stored durably, and says so with
 // its own key, collector.key in the data directory, made at the first start. The

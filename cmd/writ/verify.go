@@ -34,13 +34,19 @@ names the first bad record when something is wrong.
 
 Without --key the keys that lie in the directory are used: that shows that the
 records are whole, and not whose they are. For a store --key is given once for each
-ledger that it is to be held against.`,
+ledger that it is to be held against.
+
+A store is held against the collector's own log beside it too: everything that is stored
+must be in the log, or be about to. --log-key is the log's key from elsewhere,
+--checkpoint a checkpoint of it that was kept elsewhere, and --witnesses the policy (C2SP
+tlog-policy) that its newest checkpoint must satisfy.`,
 		Args: cobra.NoArgs,
 	}
 	form := addOutput(cmd)
 	dir := cmd.Flags().StringP("ledger", "l", "", "directory of an agent's ledger")
 	kept := cmd.Flags().StringP("store", "s", "", "data directory of a collector")
 	keys := cmd.Flags().StringArrayP("key", "k", nil, "file of a public key, a C2SP vkey (default: what lies in the directory)")
+	held := addLogFlags(cmd)
 	cmd.MarkFlagsOneRequired("ledger", "store")
 	cmd.MarkFlagsMutuallyExclusive("ledger", "store")
 	for _, flag := range []string{"ledger", "store"} {
@@ -50,7 +56,9 @@ ledger that it is to be held against.`,
 		var found *verification
 		var err error
 		if *kept != "" {
-			found, err = verifyStore(cmd.Context(), *kept, *keys)
+			found, err = verifyStore(cmd.Context(), *kept, *keys, held)
+		} else if held.given() {
+			err = errors.New("--log-key, --checkpoint and --witnesses go with --store: an agent's ledger has no log beside it")
 		} else {
 			found, err = verifyLedger(*dir, *keys)
 		}
@@ -68,6 +76,7 @@ type verification struct {
 	Ledgers  []verifiedLedger `json:"ledgers"`
 	Damage   []string         `json:"damage,omitempty"`
 	Findings []finding        `json:"findings,omitempty"`
+	Log      *verifiedLog     `json:"log,omitempty"`
 }
 
 // verifiedLedger is what was found of one ledger.
@@ -132,7 +141,7 @@ func verifyLedger(dir string, keys []string) (*verification, error) {
 	return &verification{Verified: view.Verified, Ledgers: []verifiedLedger{view}}, nil
 }
 
-func verifyStore(ctx context.Context, dir string, keys []string) (*verification, error) {
+func verifyStore(ctx context.Context, dir string, keys []string, held *logFlags) (*verification, error) {
 	known := make(map[string]note.Verifier, len(keys))
 	for _, path := range keys {
 		verifier, err := readVerifier(path)
@@ -160,20 +169,23 @@ func verifyStore(ctx context.Context, dir string, keys []string) (*verification,
 	for origin := range known {
 		return nil, fmt.Errorf("--key: the store has no ledger %s", origin)
 	}
-	if report.Findings == 0 {
-		return found, nil
-	}
-	found.Findings, err = findingsIn(ctx, dir)
-	return found, err
-}
-
-func findingsIn(ctx context.Context, dir string) ([]finding, error) {
-	kept, err := store.OpenReadOnly(ctx, dir)
+	stored, err := store.OpenReadOnly(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer kept.Close() //nolint:errcheck // read only
-	all, err := kept.Findings(ctx, "")
+	defer stored.Close() //nolint:errcheck // read only
+	if found.Log, err = held.verify(ctx, dir, stored); err != nil {
+		return nil, err
+	}
+	found.Verified = found.Verified && (found.Log == nil || found.Log.Verified)
+	if report.Findings > 0 {
+		found.Findings, err = findingsIn(ctx, stored)
+	}
+	return found, err
+}
+
+func findingsIn(ctx context.Context, stored *store.Store) ([]finding, error) {
+	all, err := stored.Findings(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +242,9 @@ func (v *verification) printText(w io.Writer) {
 	}
 	if len(v.Ledgers) == 0 {
 		fmt.Fprintln(w, "the store holds no ledger")
+	}
+	if v.Log != nil {
+		v.Log.printText(w)
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *Store) AddFinding(ctx context.Context, f Finding) error {
 	if err := s.writer.in(ctx, func(tx *sql.Tx) error { return addFinding(ctx, tx, f) }); err != nil {
 		return fmt.Errorf("keep a finding about %s: %w", f.Origin, err)
 	}
+	s.announce()
 	return nil
 }
 
@@ -93,9 +94,17 @@ func insertFinding(ctx context.Context, tx *sql.Tx, f Finding) error {
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO findings (origin, kind, detail, held_size, held_root, held_head, head, first_time, last_time, count)
+	made, err := tx.ExecContext(ctx, `INSERT INTO findings (origin, kind, detail, held_size, held_root, held_head, head, first_time, last_time, count)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, 1)`,
 		f.Origin, f.Kind, f.Detail, signed(f.HeldSize), f.HeldRoot, f.HeldHead, f.Head, f.Time.UnixNano())
+	if err != nil {
+		return err
+	}
+	id, err := made.LastInsertId()
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, addEntry, nil, id)
 	return err
 }
 

@@ -98,6 +98,18 @@ CREATE TABLE stop_orders (
   UNIQUE (stop, choice)
 ) STRICT;
 `,
+	// The collector's log: which bundle or finding is its entry of an index. What was stored
+	// before there was a log comes first, in the order of the sequence.
+	`
+CREATE TABLE entries (
+  position INTEGER PRIMARY KEY, -- index in the log
+  bundle INTEGER UNIQUE REFERENCES bundles (seq),
+  finding INTEGER UNIQUE REFERENCES findings (id),
+  CHECK ((bundle IS NULL) <> (finding IS NULL))
+) STRICT;
+INSERT INTO entries (position, bundle) SELECT row_number() OVER (ORDER BY seq) - 1, seq FROM bundles;
+INSERT INTO entries (position, finding) SELECT (SELECT count(*) FROM bundles) + row_number() OVER (ORDER BY id) - 1, id FROM findings;
+`,
 }
 
 // migrate brings the schema up to this program's version.

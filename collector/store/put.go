@@ -33,6 +33,7 @@ type writer struct {
 	held, last, subject               *sql.Stmt
 	addLedger, moveLedger             *sql.Stmt
 	addBundle, addPayload, addR, addN *sql.Stmt
+	addEntry                          *sql.Stmt
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
@@ -51,6 +52,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 			WHERE id = ?1 AND size = ?8`},
 		{&w.addBundle, `INSERT INTO bundles (seq, ledger, first, count, start_time, end_time, receive_time) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&w.addPayload, `INSERT INTO payloads (seq, head, leaves, records) VALUES (?, ?, ?, ?)`},
+		{&w.addEntry, addEntry},
 		{&w.addR, `INSERT INTO records VALUES ` + row},
 		{&w.addN, `INSERT INTO records VALUES ` + strings.Repeat(row+",", rowsAtOnce-1) + row},
 	} {
@@ -254,7 +256,10 @@ func (p *put) bundle(ctx context.Context, tx *sql.Tx, rows []row) error {
 	if _, err := tx.StmtContext(ctx, p.addBundle).ExecContext(ctx, p.seq, p.ledger, signed(p.a.First), len(rows), start, end, p.now); err != nil {
 		return err
 	}
-	_, err := tx.StmtContext(ctx, p.addPayload).ExecContext(ctx, p.seq, p.a.Head, leavesOf(p.a.Records), packRecords(p.a.Records))
+	if _, err := tx.StmtContext(ctx, p.addPayload).ExecContext(ctx, p.seq, p.a.Head, leavesOf(p.a.Records), packRecords(p.a.Records)); err != nil {
+		return err
+	}
+	_, err := tx.StmtContext(ctx, p.addEntry).ExecContext(ctx, p.seq, nil)
 	return err
 }
 

@@ -161,16 +161,16 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// Stored returns a channel that is closed at the next Put that stores records, for
-// watchers in this process: take it, then List what there is, then wait for it. In a
-// store that is read only it is never closed.
+// Stored returns a channel that is closed at the next Put that stores records, or the
+// next finding, for watchers in this process: take it, then List what there is, then wait
+// for it. In a store that is read only it is never closed.
 func (s *Store) Stored() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stored
 }
 
-// announce wakes those who wait for records.
+// announce wakes those who wait for what is stored.
 func (s *Store) announce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

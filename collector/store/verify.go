@@ -72,7 +72,7 @@ func (v *verification) run(ctx context.Context) error {
 		return err
 	}
 	defer v.find.Close() //nolint:errcheck // nothing was written
-	for _, check := range []func(context.Context) error{v.integrity, v.schema, v.tiles, v.counts} {
+	for _, check := range []func(context.Context) error{v.integrity, v.schema, v.tiles, v.counts, v.entries} {
 		// What cannot be read is damage like any other, and ends only this check.
 		if err := check(ctx); err != nil {
 			v.damage("%v", err)

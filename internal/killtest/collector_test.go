@@ -4,9 +4,11 @@ package killtest_test
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,6 +190,7 @@ func (r *upstreamRun) verifyStore(t *testing.T) {
 	if report.Err() != nil || report.Findings > 0 || len(report.Ledgers) != 1 {
 		t.Fatalf("store.Verify: %+v, %v", report, report.Err())
 	}
+	r.verifyWithoutWrit(t, own)
 	// One root: every record is there, byte for byte, in its place.
 	if held := report.Ledgers[0]; held.Size != own.Size || held.Root != own.Root || !held.Ended {
 		t.Errorf("the store holds %+v, and the ledger %+v", held, own)
@@ -250,5 +253,16 @@ func (k *kept) take(t *testing.T, stored *store.Stored) {
 		if len(record.GetDecisionId()) == 0 {
 			t.Errorf("record %d decides nothing: %s", record.GetIndex(), hex.EncodeToString(stored.Raw))
 		}
+	}
+}
+
+// verifyWithoutWrit has the ledger verified by a reader that shares no code with writ.
+func (r *upstreamRun) verifyWithoutWrit(t *testing.T, own *ledger.Report) {
+	t.Helper()
+	verify := exec.CommandContext(t.Context(), "python3", module+"/examples/audit/verify.py", "ledger", r.desk.ledger(), r.desk.path("data/ledger/log.vkey"))
+	out, err := verify.CombinedOutput()
+	want := fmt.Sprintf("records   %d to %d, under %d signed heads\nroot      %x of size %d\n", own.First, own.Size, own.Heads, own.Root, own.Size)
+	if err != nil || !strings.HasSuffix(string(out), want) {
+		t.Errorf("examples/audit/verify.py: %v\n%s\nwant\n%s", err, out, want)
 	}
 }

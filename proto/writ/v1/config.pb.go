@@ -1123,7 +1123,10 @@ type CollectorConfig struct {
 	// is for whom the machine lets in, and they read everything.
 	Readers []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
 	// Who may stop calls at the agents. Absent or empty: nobody does so here.
-	Operators     []*Operator `protobuf:"bytes,8,rep,name=operators,proto3" json:"operators,omitempty"`
+	Operators []*Operator `protobuf:"bytes,8,rep,name=operators,proto3" json:"operators,omitempty"`
+	// The collector's own log of what it took and refused. It is always written; absent:
+	// with the defaults of every field, and not served.
+	HeadLog       *HeadLog `protobuf:"bytes,9,opt,name=head_log,json=headLog,proto3" json:"head_log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,6 +1217,13 @@ func (x *CollectorConfig) GetOperators() []*Operator {
 	return nil
 }
 
+func (x *CollectorConfig) GetHeadLog() *HeadLog {
+	if x != nil {
+		return x.HeadLog
+	}
+	return nil
+}
+
 // Operator is somebody who may stop calls at the collector's agents. Each agent holds an
 // order against the operators of its own configuration too.
 type Operator struct {
@@ -1280,6 +1290,84 @@ func (x *Operator) GetPublicKey() string {
 	return ""
 }
 
+// HeadLog is the collector's own log: a C2SP tlog-tiles log of agents' heads.
+type HeadLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First part of the log's name, without scheme: the incarnation, 32 hexadecimal digits,
+	// follows it. Absent: "writ.local/collector/" and the machine's name. It is looked at
+	// when the log is made, and must not change then.
+	Origin string `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	// HTTP from which the log is read, "unix:/path" or "host:port" of the loopback.
+	// Whoever reaches it reads the names, sizes and times of all ledgers, and no record.
+	// Absent: none.
+	Listener string `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	// File that names the witnesses that must cosign a checkpoint before it is published,
+	// in the form of C2SP tlog-policy. Absent: none.
+	WitnessPolicyFile string `protobuf:"bytes,3,opt,name=witness_policy_file,json=witnessPolicyFile,proto3" json:"witness_policy_file,omitempty"`
+	// Least time between two checkpoints. Absent: 1 s.
+	CheckpointInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=checkpoint_interval,json=checkpointInterval,proto3" json:"checkpoint_interval,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *HeadLog) Reset() {
+	*x = HeadLog{}
+	mi := &file_writ_v1_config_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeadLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeadLog) ProtoMessage() {}
+
+func (x *HeadLog) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeadLog.ProtoReflect.Descriptor instead.
+func (*HeadLog) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *HeadLog) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *HeadLog) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *HeadLog) GetWitnessPolicyFile() string {
+	if x != nil {
+		return x.WitnessPolicyFile
+	}
+	return ""
+}
+
+func (x *HeadLog) GetCheckpointInterval() *durationpb.Duration {
+	if x != nil {
+		return x.CheckpointInterval
+	}
+	return nil
+}
+
 // Reader is somebody who may read records at the collector.
 type Reader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1294,7 +1382,7 @@ type Reader struct {
 
 func (x *Reader) Reset() {
 	*x = Reader{}
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1394,7 @@ func (x *Reader) String() string {
 func (*Reader) ProtoMessage() {}
 
 func (x *Reader) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1407,7 @@ func (x *Reader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reader.ProtoReflect.Descriptor instead.
 func (*Reader) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reader) GetSpiffeId() string {
@@ -1348,7 +1436,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_writ_v1_config_proto_msgTypes[16]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1448,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[16]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1461,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AgentKey) GetPublicKey() string {
@@ -1502,7 +1590,7 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x0eagent_listener\x18\x02 \x01(\tB\x10\xbaH\rr\v\x18\x80\x04:\x06unix:/R\ragentListener\x12\x1e\n" +
 	"\x05admin\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x05admin\x12$\n" +
 	"\x03tls\x18\x04 \x01(\v2\x12.writ.v1.ServerTlsR\x03tls\x12L\n" +
-	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\xea\x03\n" +
+	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\x97\x04\n" +
 	"\x0fCollectorConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12&\n" +
@@ -1515,7 +1603,8 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x05admin\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05admin\x12\xa4\x01\n" +
 	"\areaders\x18\a \x03(\v2\x0f.writ.v1.ReaderBy\xbaHv\xba\x01m\n" +
 	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\x12:\n" +
-	"\toperators\x18\b \x03(\v2\x11.writ.v1.OperatorB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\toperators\"\xe4\x01\n" +
+	"\toperators\x18\b \x03(\v2\x11.writ.v1.OperatorB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\toperators\x12+\n" +
+	"\bhead_log\x18\t \x01(\v2\x10.writ.v1.HeadLogR\aheadLog\"\xe4\x01\n" +
 	"\bOperator\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12\x1f\n" +
 	"\vall_tenants\x18\x02 \x01(\bR\n" +
@@ -1523,7 +1612,12 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x03 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey:j\xbaHg\x1ae\n" +
-	"\x13operator.one_tenant\x12&an operator is of one tenant or of all\x1a&!this.all_tenants || this.tenant == ''\"\xcb\x01\n" +
+	"\x13operator.one_tenant\x12&an operator is of one tenant or of all\x1a&!this.all_tenants || this.tenant == ''\"\xeb\x01\n" +
+	"\aHeadLog\x12 \n" +
+	"\x06origin\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06origin\x12$\n" +
+	"\blistener\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\blistener\x128\n" +
+	"\x13witness_policy_file\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11witnessPolicyFile\x12^\n" +
+	"\x13checkpoint_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x12checkpointInterval\"\xcb\x01\n" +
 	"\x06Reader\x122\n" +
 	"\tspiffe_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\n" +
 	"\x18\x80\x10:\tspiffe://R\bspiffeId\x12\x8c\x01\n" +
@@ -1546,7 +1640,7 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
-var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_writ_v1_config_proto_goTypes = []any{
 	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
 	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
@@ -1563,11 +1657,12 @@ var file_writ_v1_config_proto_goTypes = []any{
 	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
 	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
 	(*Operator)(nil),            // 14: writ.v1.Operator
-	(*Reader)(nil),              // 15: writ.v1.Reader
-	(*AgentKey)(nil),            // 16: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 18: writ.v1.WebhookConfig
-	(Durability)(0),             // 19: writ.v1.Durability
+	(*HeadLog)(nil),             // 15: writ.v1.HeadLog
+	(*Reader)(nil),              // 16: writ.v1.Reader
+	(*AgentKey)(nil),            // 17: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 19: writ.v1.WebhookConfig
+	(Durability)(0),             // 20: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
 	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
@@ -1576,29 +1671,31 @@ var file_writ_v1_config_proto_depIdxs = []int32{
 	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
 	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
 	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	17, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	18, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
 	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	18, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	18, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	19, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	19, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
 	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
 	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
 	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
 	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	19, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	17, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	20, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	18, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
 	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	17, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	18, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
 	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	17, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	18, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
 	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	16, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	15, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	17, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	16, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
 	14, // 23: writ.v1.CollectorConfig.operators:type_name -> writ.v1.Operator
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	15, // 24: writ.v1.CollectorConfig.head_log:type_name -> writ.v1.HeadLog
+	18, // 25: writ.v1.HeadLog.checkpoint_interval:type_name -> google.protobuf.Duration
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1615,7 +1712,7 @@ func file_writ_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
