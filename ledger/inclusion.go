@@ -96,6 +96,9 @@ func VerifyConsistency(older, newer Head, path [][]byte) error {
 	if older.Origin != newer.Origin || older.Size > newer.Size {
 		return fmt.Errorf("%w: heads of %s at %d and of %s at %d", ErrMismatch, older.Origin, older.Size, newer.Origin, newer.Size)
 	}
+	if older.Size == 0 && older.Root != [32]byte(rfc6962.DefaultHasher.EmptyRoot()) {
+		return fmt.Errorf("%w: the empty tree has another root", ErrMismatch)
+	}
 	if err := proof.VerifyConsistency(rfc6962.DefaultHasher, older.Size, newer.Size, path, older.Root[:], newer.Root[:]); err != nil {
 		return fmt.Errorf("%w: the tree of size %d does not begin with that of size %d: %w", ErrMismatch, newer.Size, older.Size, err)
 	}

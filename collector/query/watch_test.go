@@ -301,6 +301,7 @@ type broken struct{}
 func (broken) List(context.Context, store.Selection) ([]store.Stored, error) {
 	return nil, errors.New("secret path")
 }
+
 func (broken) Ledgers(context.Context) ([]store.Ledger, error) {
 	return nil, errors.New("secret path")
 }
