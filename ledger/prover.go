@@ -103,7 +103,7 @@ func (p *Prover) Survey(record []byte) error {
 // Surveyed ends the first pass: the records MUST give the root of the head, whose paths
 // the second gives.
 func (p *Prover) Surveyed(head Head) error {
-	root, err := p.root()
+	root, err := p.Root()
 	switch {
 	case err != nil:
 		return err
@@ -119,7 +119,8 @@ func (p *Prover) Surveyed(head Head) error {
 	return p.begin()
 }
 
-func (p *Prover) root() (root [32]byte, err error) {
+// Root is the root of the tree over the records that the pass under way has taken.
+func (p *Prover) Root() (root [32]byte, err error) {
 	if p.tree.End() == 0 {
 		return [32]byte(rfc6962.DefaultHasher.EmptyRoot()), nil
 	}
