@@ -3,6 +3,7 @@
 package export
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -88,7 +89,7 @@ func (w *trail) Write(origin string, record []byte) error {
 		out.EventName = orUnknown(of.tool)
 	}
 	if refused(r) {
-		out.ErrorCode, out.ErrorMessage = orUnknown(r.Reason), r.outcome.GetMessage()
+		out.ErrorCode, out.ErrorMessage = orUnknown(cmp.Or(r.Reason, r.State)), r.outcome.GetMessage()
 	}
 	text, err := line(out)
 	if err != nil {
