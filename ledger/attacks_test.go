@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -328,6 +330,38 @@ func TestALedgerIsHeldAgainstAHeadOfAnySizeItHad(t *testing.T) {
 	}
 	if report, err := ledger.VerifyAgainst(dir, v, prover(6)); err != nil || report.Fault != nil {
 		t.Errorf("a head of what was pruned exactly: %+v, %v", report, err)
+	}
+}
+
+func TestADisclosureOfAnotherPathRecordOrSaltIsRefused(t *testing.T) {
+	t.Parallel()
+	dir, v := story(t)
+	f := forgerOf(t, dir, v)
+	key, err := hex.DecodeString(strings.TrimSpace(string(read(t, filepath.Join(dir, "commit.key")))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := f.parse(f.epochs[0].records[1])
+	for _, tc := range []struct {
+		name        string
+		index       uint64 // of the salt
+		path, value string
+		as          string // path that it is shown for
+		good        bool
+	}{
+		{"the value itself", 1, "arguments.iban", "1", "arguments.iban", true},
+		{"another value", 1, "arguments.iban", "3", "arguments.iban", false},
+		{"the salt of another path", 1, "arguments.name", "1", "arguments.iban", false},
+		{"shown for another path", 1, "arguments.iban", "1", "arguments.name", false},
+		{"the salt of another record", 3, "arguments.iban", "1", "arguments.iban", false},
+	} {
+		salt, err := ledger.Salt(key, ledger.LogID(v.Name()), tc.index, tc.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ledger.VerifyDisclosure(record, tc.as, []byte(tc.value), salt); (err == nil) != tc.good || !tc.good && !errors.Is(err, ledger.ErrDisclosure) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
 	}
 }
 
