@@ -34,6 +34,7 @@ type DirReader struct {
 	at        segment
 	scan      segmentScan // of at, as far as was given out
 	uncovered int64
+	head      []byte // payload of the newest head that was verified
 	err       error
 }
 
@@ -48,6 +49,19 @@ func (r *DirReader) Uncovered() int64 { return r.uncovered }
 
 // First is the index of the oldest record that was there when the first was read.
 func (r *DirReader) First() uint64 { return r.verified.First }
+
+// Before is the compact range, left to right, of what was there before First.
+func (r *DirReader) Before() [][32]byte { return r.verified.before }
+
+// Head returns the newest head that what was given out is under, and its signed note;
+// no note before there is one.
+func (r *DirReader) Head() (Head, []byte) {
+	if r.head == nil {
+		return Head{Origin: r.verified.Origin}, nil
+	}
+	head := parseHead(r.head, r.verified.Origin)
+	return head, expandHead(r.head, head)
+}
 
 // Read calls visit with every record that was not given out before, which is the
 // callee's to keep, and returns at the end of what is there now. What is wrong with
@@ -192,6 +206,7 @@ func (p *pass) give() error {
 		if err := v.head(p.covered.covered.payload, p.covered.tree); err != nil {
 			return p.faultAt(err)
 		}
+		p.r.head = bytes.Clone(p.covered.covered.payload)
 	}
 	first := p.covered.tree.size - uint64(p.under) //nolint:gosec // a count
 	for i, record := range p.records[:p.under] {

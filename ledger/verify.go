@@ -26,6 +26,7 @@ type Report struct {
 	Heads    uint64
 	Epochs   uint64
 	Root     [32]byte // of the tree of Size
+	Head     []byte   // the signed note of Size: what to keep elsewhere, for VerifyAgainst
 	// Ended says that the last record is an END: without one the ledger is in use, was
 	// killed, or lost its tail, which only an acknowledged head can tell apart.
 	Ended bool
@@ -52,16 +53,47 @@ func (f *Fault) Error() string {
 // Unwrap is what is wrong.
 func (f *Fault) Unwrap() error { return f.What }
 
+// What VerifyAgainst finds, and nothing else can.
+var (
+	// ErrFork says that the ledger has another history than the one that a head which
+	// was kept elsewhere is over: it was written anew by whoever has its key.
+	ErrFork = errors.New("fork")
+	// ErrRollback says that records which such a head is over are not there.
+	ErrRollback = errors.New("rollback")
+)
+
 // Verify verifies the segments of a directory, offline and without changing them: CRCs
 // and structure, the canonical form, index and ledger of every record and its body,
 // the order of epochs, the tree, and the root and signature of every head. Notes tell
-// of outcomes without a decision, and decisions taken twice. The error says that
-// nothing could be read; what is wrong with what was read stands in the report.
+// of what only the key's holder can have written and no agent writes: epochs that do not
+// begin with one START, outcomes without a decision, decisions taken twice or allowed
+// and without an outcome, clocks that jumped. The error says that nothing could be read;
+// what is wrong with what was read stands in the report.
 //
 // A verified ledger is one that the key's holder wrote. That nothing was cut off its
 // end, and that there is no other version of it, only a head that somebody else kept
-// can show: compare Size and Root with one.
+// can show: VerifyAgainst holds the ledger against one.
 func Verify(dir string, v note.Verifier) (*Report, error) {
+	return verifyDir(dir, newVerification(v))
+}
+
+// VerifyAgainst is Verify against a head of the ledger that was kept elsewhere, and is
+// believed. What contradicts it is a Fault that wraps ErrFork or ErrRollback. The error
+// is ErrPruned where the head is older than the oldest record held, which cannot be told.
+func VerifyAgainst(dir string, v note.Verifier, pinned Head) (*Report, error) {
+	if pinned.Origin != v.Name() {
+		return nil, fmt.Errorf("%w: the head is of %s, the key of %s", ErrMismatch, pinned.Origin, v.Name())
+	}
+	r := newVerification(v)
+	r.pinned = &pinned
+	report, err := verifyDir(dir, r)
+	if err == nil && report.Fault == nil && pinned.Size < report.First {
+		return nil, fmt.Errorf("%w: the head is of size %d, the oldest record held is %d", ErrPruned, pinned.Size, report.First)
+	}
+	return report, err
+}
+
+func verifyDir(dir string, r *verification) (*Report, error) {
 	segments, left, err := listSegments(OS{}, dir)
 	if err != nil {
 		return nil, err
@@ -69,9 +101,8 @@ func Verify(dir string, v note.Verifier) (*Report, error) {
 	if len(segments) == 0 {
 		return nil, fmt.Errorf("verify %s: no segments: %w", dir, fs.ErrNotExist)
 	}
-	r := newVerification(v)
 	for _, name := range left {
-		r.Notes = append(r.Notes, name+" is left over from a rewrite")
+		r.note("%s is left over from a rewrite", name)
 	}
 	for i, s := range segments {
 		if err := r.file(dir, s, i == len(segments)-1); err != nil {
@@ -95,31 +126,49 @@ func VerifySegment(name string, segment io.Reader, v note.Verifier) *Report {
 // verification is a run of Verify.
 type verification struct {
 	Report
-	verifier  note.Verifier
-	logID     [32]byte
-	tree      tree // over what was read
-	started   bool
-	epoch     uint64
-	records   uint64 // read
-	ended     bool
-	decisions map[[16]byte]bool // open: no outcome yet
-	truncated bool              // decisions is not complete
+	verifier note.Verifier
+	logID    [32]byte
+	tree     tree       // over what was read
+	before   [][32]byte // compact range of what was there before First
+	last     string     // segment that was read
+	started  bool
+	epoch    uint64
+	records  uint64 // read
+	ended    bool
+	story    story
+	pinned   *Head // what the ledger is held against, or nil
+	held     bool  // the ledger has what pinned is over
 }
 
-// maxDecisions bounds how many decision ids are kept to pair outcomes with.
-const maxDecisions = 4 << 20
-
 func newVerification(v note.Verifier) *verification {
-	return &verification{
-		Report: Report{Origin: v.Name()}, verifier: v, logID: LogID(v.Name()), decisions: map[[16]byte]bool{},
+	return &verification{Report: Report{Origin: v.Name()}, verifier: v, logID: LogID(v.Name()), story: newStory()}
+}
+
+// maxNotes bounds the notes of a report.
+const maxNotes = 1000
+
+func (r *Report) note(format string, args ...any) {
+	if len(r.Notes) < maxNotes {
+		r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 	}
 }
 
 func (r *verification) done() *Report {
-	if r.records > r.Records && r.Fault == nil {
-		r.Notes = append(r.Notes, fmt.Sprintf("%d records at the end are under no signed head: they were never answered", r.records-r.Records))
+	uncovered := r.records - r.Records
+	switch {
+	case r.Fault != nil:
+	case r.pinned != nil && !r.held && r.pinned.Size > r.Size:
+		r.Fault = &Fault{Segment: r.last, Index: r.Size, What: fmt.Errorf(
+			"%w: the head that was kept is over %d records, those here are over %d", ErrRollback, r.pinned.Size, r.Size)}
+	case uncovered > 0 && r.held && r.pinned.Size > r.Size:
+		r.note("%d records at the end are under no signed head here, and under the one that was kept", uncovered)
+	case uncovered > 0:
+		r.note("%d records at the end are under no signed head: they were never answered", uncovered)
 	}
-	r.Ended = r.ended && r.records == r.Records
+	r.Ended = r.ended && uncovered == 0
+	if r.Ended && r.Fault == nil {
+		r.story.end(&r.Report)
+	}
 	return &r.Report
 }
 
@@ -136,12 +185,19 @@ func (r *verification) file(dir string, s segment, last bool) error {
 // segment verifies one segment. s is what its name says, or nil.
 func (r *verification) segment(name string, in io.Reader, s *segment, last bool) {
 	r.Segments++
+	r.last = name
 	found := scan(in, func(f frame, at *segmentScan) error {
 		switch f.kind {
 		case frameHeader:
-			return r.header(at.header, s)
+			if err := r.header(at.header, s); err != nil {
+				return err
+			}
+			return r.hold(at.tree)
 		case frameRecord:
-			return r.record(f.payload)
+			if err := r.record(f.payload); err != nil {
+				return err
+			}
+			return r.hold(at.tree)
 		case frameHead:
 			return r.head(f.payload, at.tree)
 		default:
@@ -173,10 +229,11 @@ func (r *verification) header(h header, s *segment) error {
 		return errors.New("the compact range is not that of the records before")
 	}
 	if !r.started {
-		r.started, r.First, r.Size = true, h.first, h.first
+		r.started, r.First, r.Size, r.before = true, h.first, h.first, h.hashes
 	}
 	if h.epoch != r.epoch {
 		r.Epochs++
+		r.story.epoch(h.epoch, r.epoch > 0 || h.first == 0)
 		r.epoch = h.epoch
 	}
 	return nil
@@ -188,7 +245,19 @@ func (r *verification) record(raw []byte) error {
 		return err
 	}
 	r.ended = record.GetKind() == writv1.RecordKind_RECORD_KIND_END
-	r.pair(record)
+	r.story.record(&r.Report, record)
+	return nil
+}
+
+// hold holds the tree, where it is of its size, against the head that was kept.
+func (r *verification) hold(t tree) error {
+	if r.pinned == nil || t.size != r.pinned.Size {
+		return nil
+	}
+	if t.root() != r.pinned.Root {
+		return fmt.Errorf("%w: the %d records before are not those that the head which was kept is over", ErrFork, t.size)
+	}
+	r.held = true
 	return nil
 }
 
@@ -205,37 +274,6 @@ func (r *verification) check(raw []byte) (*writv1.Record, error) {
 	return record, nil
 }
 
-// pair notes what does not pair. It is no fault: an outcome may belong to a decision
-// that was pruned, and the order of both is the agent's business.
-func (r *verification) pair(record *writv1.Record) {
-	if len(record.GetDecisionId()) != 16 || len(r.Notes) > 1000 {
-		return
-	}
-	id := [16]byte(record.GetDecisionId())
-	open, known := r.decisions[id]
-	switch record.GetKind() {
-	case writv1.RecordKind_RECORD_KIND_DECISION:
-		if known {
-			r.Notes = append(r.Notes, fmt.Sprintf("record %d: a second decision %x", record.GetIndex(), id))
-		}
-		if len(r.decisions) >= maxDecisions {
-			r.truncated = true
-			clear(r.decisions)
-		}
-		r.decisions[id] = true
-	case writv1.RecordKind_RECORD_KIND_OUTCOME:
-		if !known && r.First == 0 && !r.truncated {
-			r.Notes = append(r.Notes, fmt.Sprintf("record %d: an outcome without a decision %x", record.GetIndex(), id))
-		}
-		if known && !open {
-			r.Notes = append(r.Notes, fmt.Sprintf("record %d: a second outcome of decision %x", record.GetIndex(), id))
-		}
-		if known {
-			r.decisions[id] = false
-		}
-	}
-}
-
 func (r *verification) head(payload []byte, t tree) error {
 	head := parseHead(payload, r.Origin)
 	root := t.root()
@@ -246,6 +284,6 @@ func (r *verification) head(payload []byte, t tree) error {
 		return err
 	}
 	r.Heads++
-	r.Size, r.Root, r.Records = head.Size, root, r.records
+	r.Size, r.Root, r.Records, r.Head = head.Size, root, r.records, expandHead(payload, head)
 	return nil
 }

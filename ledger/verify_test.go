@@ -88,7 +88,7 @@ func TestAWholeLedgerVerifies(t *testing.T) {
 	if r.Fault != nil || r.Records != 14 || r.Size != 14 || r.First != 0 || r.Epochs != 2 || !r.Ended || r.Segments < 3 || r.Origin != v.Name() {
 		t.Errorf("report = %+v", r)
 	}
-	if len(r.Notes) != 6 || !strings.Contains(r.Notes[0], "second decision") { // the second epoch uses the same ids
+	if len(r.Notes) != 8 || !strings.Contains(r.Notes[2], "second decision") { // no STARTs, and the second epoch uses the same ids
 		t.Errorf("notes = %q", r.Notes)
 	}
 	names := segments(t, dir)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,9 +21,6 @@ import (
 	"github.com/writ-dev/writ/internal/testenv"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
-
-// shell is a block of commands in a page.
-var shell = regexp.MustCompile("(?s)\n```sh\n(.*?)```")
 
 // audited is what an auditor has before them: the directories that docs/audit.md names,
 // of an agent and a collector that ran.

@@ -17,6 +17,9 @@ import (
 // fileBlock is a code block of a page that is a file of the page's bundle.
 var fileBlock = regexp.MustCompile("(?s)\n```[a-z]+\n(?:#|//) file: ([^\n]+)\n(.*?\n)```")
 
+// shell is a block of commands in a page.
+var shell = regexp.MustCompile("(?s)\n```sh\n(.*?)```")
+
 // Each page has as many scenarios as this.
 func TestTheBundlesOfPagesPlayTheirScenarios(t *testing.T) {
 	t.Parallel()

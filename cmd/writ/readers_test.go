@@ -90,6 +90,10 @@ readers:
 		"another tenant's lists nothing":            {"globex", []string{"list"}, "", "books.refund", false},
 		"another tenant's shows nothing":            {"globex", []string{"show", decided}, "nothing is recorded of decision", "refund", true},
 		"another tenant's is told who says it may":  {"globex", []string{"list", "--tenant", "acme"}, "readers in the collector's configuration", "", true},
+		"an auditor exports what is of no tenant":   {"auditor", []string{"export", "--out", filepath.Join(dir, "all.ndjson")}, "5 records of 1 ledgers", "", false},
+		"a tenant's reader exports what is its own": {"acme", []string{"export", "--out", filepath.Join(dir, "acme.ndjson")}, "4 records of 1 ledgers", "", false},
+		"another tenant's exports nothing":          {"globex", []string{"export", "--out", filepath.Join(dir, "globex.ndjson")}, "0 records of 0 ledgers", "", false},
+		"an agent exports":                          {"agent", []string{"export", "--out", filepath.Join(dir, "agent.ndjson")}, "you may read no records", "", true},
 		"an agent, whose certificate is as good":    {"agent", []string{"list"}, "you may read no records", "START", true},
 		"an agent that would follow what is stored": {"agent", []string{"list", "--follow"}, "you may read no records", "START", true},
 	} {
@@ -100,5 +104,12 @@ readers:
 		if (err != nil) != c.fail || !strings.Contains(out, c.want) || c.not != "" && strings.Contains(out, c.not) {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
+	}
+	acme, err := os.ReadFile(filepath.Join(dir, "acme.ndjson"))
+	if err != nil || strings.Count(string(acme), `"tenant":"acme"`) < 4 || strings.Contains(string(acme), "START") {
+		t.Errorf("a tenant's export: %v\n%s", err, acme)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "agent.ndjson")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an export that was refused left a file: %v", err)
 	}
 }

@@ -26,7 +26,7 @@ import (
 func newRecords() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "records",
-		Short: "List, follow and show what was recorded",
+		Short: "List, follow, show and export what was recorded",
 		Long: `Records reads decisions and outcomes: from a collector (--collector), from a
 collector's store (--store), or from an agent's ledger (--ledger), which is verified as
 it is read. A store and a ledger are directories, read beside whoever writes them, or
@@ -34,7 +34,7 @@ without.`,
 	}
 	from := &recordSource{}
 	from.add(cmd.PersistentFlags())
-	cmd.AddCommand(newRecordsList(from), newRecordsShow(from))
+	cmd.AddCommand(newRecordsList(from), newRecordsShow(from), newRecordsExport(from))
 	return cmd
 }
 
@@ -95,6 +95,8 @@ func (s *recordSource) advise(err error) error {
 		return hinted(err, "the store is the directory that holds store.db, the collector's data_dir")
 	case errors.As(err, &answer) && answer.Code == codes.Unavailable:
 		return hinted(err, "is a collector running at %s?", s.collector)
+	case errors.As(err, &answer) && answer.Code == codes.Unimplemented:
+		return hinted(err, "the collector is of an older version than this program")
 	case errors.Is(err, query.ErrTooMany):
 		return hinted(err, "\"writ records list --origin ORIGIN\" lists one ledger at a time")
 	default:

@@ -25,16 +25,20 @@ const maxKey = 4096
 
 func newVerify() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify {--ledger | --store} DIR",
-		Short: "Verify a ledger or a collector's store offline",
-		Long: `Verify reads an agent's ledger or a collector's store and checks every record, tree
-and signed head from the bytes alone. It needs the files and the public keys, and
-nothing else, changes nothing, and works while they are written. It exits with 1 and
-names the first bad record when something is wrong.
+		Use:   "verify {--ledger DIR | --store DIR | --export FILE}",
+		Short: "Verify a ledger, a collector's store or an export offline",
+		Long: `Verify reads an agent's ledger (a directory, or a tar archive of one), a collector's
+store, or the proof bundle of an export, and checks every record, tree and signed head
+from the bytes alone. It needs the files and the public keys, and nothing else, changes
+nothing, and works while they are written. It exits with 1 and names the first bad record
+when something is wrong, with 2 when it could not tell.
 
-Without --key the keys that lie in the directory are used: that shows that the
-records are whole, and not whose they are. For a store --key is given once for each
-ledger that it is to be held against.
+Without --key the keys that lie beside the records are used: that shows that the
+records are whole, and not whose they are. For a store or an export --key is given once
+for each ledger that it is to be held against; an export with others fails then.
+
+What no file shows by itself, that the ledger has no other history and that nothing was
+cut off its end, takes a head that somebody kept elsewhere: --head, once for each ledger.
 
 A store is held against the collector's own log beside it too: everything that is stored
 must be in the log, or be about to. --log-key is the log's key from elsewhere,
@@ -43,24 +47,24 @@ tlog-policy) that its newest checkpoint must satisfy.`,
 		Args: cobra.NoArgs,
 	}
 	form := addOutput(cmd)
-	dir := cmd.Flags().StringP("ledger", "l", "", "directory of an agent's ledger")
-	kept := cmd.Flags().StringP("store", "s", "", "data directory of a collector")
-	keys := cmd.Flags().StringArrayP("key", "k", nil, "file of a public key, a C2SP vkey (default: what lies in the directory)")
-	held := addLogFlags(cmd)
-	cmd.MarkFlagsOneRequired("ledger", "store")
-	cmd.MarkFlagsMutuallyExclusive("ledger", "store")
-	for _, flag := range []string{"ledger", "store"} {
-		_ = cmd.MarkFlagDirname(flag)
-	}
+	v := &verifying{log: addLogFlags(cmd)}
+	cmd.Flags().StringVarP(&v.ledger, "ledger", "l", "", "directory of an agent's ledger, or a tar archive of one")
+	cmd.Flags().StringVarP(&v.store, "store", "s", "", "data directory of a collector")
+	cmd.Flags().StringVarP(&v.export, "export", "e", "", "proof bundle of an export")
+	cmd.Flags().StringArrayVarP(&v.keys, "key", "k", nil, "file of a public key, a C2SP vkey (default: what lies beside the records)")
+	cmd.Flags().StringArrayVar(&v.heads, "head", nil, "file of a head that was kept elsewhere, a C2SP checkpoint, which is believed")
+	cmd.Flags().StringVar(&v.data, "data", "", "with --export: the file that was exported, which must say what the proven records say")
+	save := cmd.Flags().String("save-head", "", "file to write the newest head to that was verified, for --head another day")
+	cmd.MarkFlagsOneRequired("ledger", "store", "export")
+	cmd.MarkFlagsMutuallyExclusive("ledger", "store", "export")
+	cmd.MarkFlagsMutuallyExclusive("ledger", "data")
+	cmd.MarkFlagsMutuallyExclusive("store", "data")
+	_ = cmd.MarkFlagDirname("store")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var found *verification
-		var err error
-		if *kept != "" {
-			found, err = verifyStore(cmd.Context(), *kept, *keys, held)
-		} else if held.given() {
-			err = errors.New("--log-key, --checkpoint and --witnesses go with --store: an agent's ledger has no log beside it")
-		} else {
-			found, err = verifyLedger(*dir, *keys)
+		v.stderr = cmd.ErrOrStderr()
+		found, err := v.run(cmd.Context())
+		if err == nil && *save != "" {
+			err = saveHead(*save, found)
 		}
 		if err != nil {
 			return err
@@ -70,10 +74,37 @@ tlog-policy) that its newest checkpoint must satisfy.`,
 	return cmd
 }
 
+// verifying is a run of "writ verify".
+type verifying struct {
+	ledger, store, export, data string
+	keys, heads                 []string
+	stderr                      io.Writer
+	log                         *logFlags
+
+	kept map[string]keptHead
+}
+
+func (v *verifying) run(ctx context.Context) (found *verification, err error) {
+	if v.kept, err = readHeads(v.heads); err != nil {
+		return nil, err
+	}
+	switch {
+	case v.store == "" && v.log.given():
+		return nil, errors.New("--log-key, --checkpoint and --witnesses go with --store: only a collector has a log beside its records")
+	case v.store != "":
+		return v.verifyStore(ctx)
+	case v.export != "":
+		return v.verifyExport(ctx)
+	default:
+		return v.verifyLedger(ctx)
+	}
+}
+
 // verification is what was found, as it is printed.
 type verification struct {
 	Verified bool             `json:"verified"`
 	Ledgers  []verifiedLedger `json:"ledgers"`
+	Export   *verifiedExport  `json:"export,omitempty"`
 	Damage   []string         `json:"damage,omitempty"`
 	Findings []finding        `json:"findings,omitempty"`
 	Log      *verifiedLog     `json:"log,omitempty"`
@@ -81,16 +112,22 @@ type verification struct {
 
 // verifiedLedger is what was found of one ledger.
 type verifiedLedger struct {
-	Origin   string       `json:"origin"`
-	Verified bool         `json:"verified"`
-	First    uint64       `json:"first"`
-	Size     uint64       `json:"size"`
-	Root     string       `json:"root"`
-	Heads    uint64       `json:"heads"`
-	Epochs   uint64       `json:"epochs"`
-	Ended    bool         `json:"ended"`
-	Fault    *ledgerFault `json:"fault,omitempty"`
-	Notes    []string     `json:"notes,omitempty"`
+	Origin   string `json:"origin"`
+	Verified bool   `json:"verified"`
+	First    uint64 `json:"first"`
+	Size     uint64 `json:"size"`
+	Root     string `json:"root"`
+	Heads    uint64 `json:"heads"`
+	Epochs   uint64 `json:"epochs"`
+	Ended    bool   `json:"ended"`
+	// Records is how many an export has of it.
+	Records uint64 `json:"records,omitempty"`
+	// Head is the newest signed head that was verified.
+	Head string `json:"head,omitempty"`
+	// Kept is the size of the head that was kept elsewhere, and that the ledger goes on from.
+	Kept  *uint64      `json:"kept_head_size,omitempty"`
+	Fault *ledgerFault `json:"fault,omitempty"`
+	Notes []string     `json:"notes,omitempty"`
 }
 
 // ledgerFault is the first thing that is wrong with a ledger.
@@ -98,7 +135,11 @@ type ledgerFault struct {
 	Index   uint64 `json:"index"`
 	Segment string `json:"segment,omitempty"`
 	Offset  int64  `json:"offset,omitempty"`
+	Entry   string `json:"entry,omitempty"`
 	What    string `json:"what"`
+	// Evidence are the heads that contradict each other: the one that was kept, and the
+	// newest one here.
+	Evidence []string `json:"evidence,omitempty"`
 }
 
 // finding is what a collector refused, with the evidence.
@@ -114,43 +155,98 @@ type finding struct {
 	Count    int       `json:"count"`
 }
 
-func verifyLedger(dir string, keys []string) (*verification, error) {
-	if len(keys) > 1 {
+// verifyLedger verifies a ledger in a directory, or in an archive of one.
+func (v *verifying) verifyLedger(ctx context.Context) (*verification, error) {
+	if len(v.keys) > 1 {
 		return nil, errors.New("a ledger has one key; --key is given once")
 	}
+	dir := v.ledger
+	if info, err := os.Stat(dir); err == nil && info.Mode().IsRegular() {
+		unpacked, err := unpackLedger(ctx, dir, v.stderr)
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(unpacked) //nolint:errcheck // a copy
+		dir = unpacked
+	}
 	key := filepath.Join(dir, "log.vkey")
-	if len(keys) == 1 {
-		key = keys[0]
+	if len(v.keys) == 1 {
+		key = v.keys[0]
 	}
 	verifier, err := readVerifier(key)
 	if err != nil {
 		return nil, err
 	}
-	report, err := ledger.Verify(dir, verifier)
+	kept, err := v.keptOf(verifier)
 	if err != nil {
 		return nil, err
 	}
+	var report *ledger.Report
+	if kept != nil {
+		report, err = ledger.VerifyAgainst(dir, verifier, kept.head)
+	} else {
+		report, err = ledger.Verify(dir, verifier)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v.ofLedger(report, kept)
+}
+
+func (v *verifying) ofLedger(report *ledger.Report, kept *keptHead) (*verification, error) {
 	view := verifiedLedger{
 		Origin: report.Origin, Verified: report.Fault == nil, First: report.First, Size: report.Size,
 		Root: hex.EncodeToString(report.Root[:]), Heads: report.Heads, Epochs: report.Epochs,
-		Ended: report.Ended, Notes: report.Notes,
+		Ended: report.Ended, Head: string(report.Head), Notes: report.Notes,
 	}
 	if f := report.Fault; f != nil {
 		view.Fault = &ledgerFault{Index: f.Index, Segment: f.Segment, Offset: f.Offset, What: f.What.Error()}
+		if contradicts(f) && kept != nil {
+			view.Fault.Evidence = []string{string(kept.note), string(report.Head)}
+		}
+	} else if kept != nil {
+		view.Kept = &kept.head.Size
 	}
 	return &verification{Verified: view.Verified, Ledgers: []verifiedLedger{view}}, nil
 }
 
-func verifyStore(ctx context.Context, dir string, keys []string, held *logFlags) (*verification, error) {
-	known := make(map[string]note.Verifier, len(keys))
-	for _, path := range keys {
+// contradicts says whether a fault is one that only a head which was kept shows.
+func contradicts(err error) bool {
+	return errors.Is(err, ledger.ErrFork) || errors.Is(err, ledger.ErrRollback)
+}
+
+// keptOf is the head that was kept of a ledger, or nil. One of any other is an error.
+func (v *verifying) keptOf(verifier note.Verifier) (*keptHead, error) {
+	for origin, kept := range v.kept {
+		if origin != verifier.Name() {
+			return nil, fmt.Errorf("--head %s: it is of %s, the key of %s", kept.file, origin, verifier.Name())
+		}
+		if _, err := kept.signedBy(verifier); err != nil {
+			return nil, err
+		}
+		return &kept, nil
+	}
+	return nil, nil
+}
+
+func (v *verifying) readKeys() (map[string]note.Verifier, error) {
+	known := make(map[string]note.Verifier, len(v.keys))
+	for _, path := range v.keys {
 		verifier, err := readVerifier(path)
 		if err != nil {
 			return nil, err
 		}
 		known[verifier.Name()] = verifier
 	}
-	report, err := store.VerifyWith(ctx, dir, known)
+	return known, nil
+}
+
+func (v *verifying) verifyStore(ctx context.Context) (*verification, error) {
+	known, err := v.readKeys()
+	if err != nil {
+		return nil, err
+	}
+	report, err := store.VerifyWith(ctx, v.store, known)
 	if err != nil {
 		return nil, err
 	}
@@ -169,12 +265,15 @@ func verifyStore(ctx context.Context, dir string, keys []string, held *logFlags)
 	for origin := range known {
 		return nil, fmt.Errorf("--key: the store has no ledger %s", origin)
 	}
-	stored, err := store.OpenReadOnly(ctx, dir)
+	if err := v.holdStore(ctx, found); err != nil {
+		return nil, err
+	}
+	stored, err := store.OpenReadOnly(ctx, v.store)
 	if err != nil {
 		return nil, err
 	}
 	defer stored.Close() //nolint:errcheck // read only
-	if found.Log, err = held.verify(ctx, dir, stored); err != nil {
+	if found.Log, err = v.log.verify(ctx, v.store, stored); err != nil {
 		return nil, err
 	}
 	found.Verified = found.Verified && (found.Log == nil || found.Log.Verified)
@@ -220,15 +319,11 @@ func (v *verification) printText(w io.Writer) {
 		if !l.Verified {
 			word = "NOT verified"
 		}
-		fmt.Fprintf(w, "%s  %s\nrecords   %d to %d, under %d signed heads, in %d epochs\nroot      %s of size %d\n",
-			word, l.Origin, l.First, l.Size, l.Heads, l.Epochs, l.Root, l.Size)
-		if f := l.Fault; f != nil {
-			place := ""
-			if f.Segment != "" {
-				place = fmt.Sprintf(", %s at byte %d", f.Segment, f.Offset)
-			}
-			fmt.Fprintf(w, "first bad record  index %d%s: %s\n", f.Index, place, f.What)
+		fmt.Fprintf(w, "%s  %s\n%s\nroot      %s of size %d\n", word, l.Origin, v.held(l), l.Root, l.Size)
+		if l.Kept != nil {
+			fmt.Fprintf(w, "kept      it goes on from the head of size %d that was kept\n", *l.Kept)
 		}
+		l.Fault.printText(w)
 		for _, odd := range l.Notes {
 			fmt.Fprintf(w, "note      %s\n", odd)
 		}
@@ -240,7 +335,10 @@ func (v *verification) printText(w io.Writer) {
 		fmt.Fprintf(w, "finding   %s  %s: %q, %d times, last %s; %d records are held (both heads: --output json)\n",
 			f.Kind, f.Origin, f.Detail, f.Count, f.Last.UTC().Format(time.RFC3339), f.HeldSize)
 	}
-	if len(v.Ledgers) == 0 {
+	switch {
+	case v.Export != nil:
+		v.Export.printText(w, v.Verified)
+	case len(v.Ledgers) == 0:
 		fmt.Fprintln(w, "the store holds no ledger")
 	}
 	if v.Log != nil {
@@ -248,13 +346,30 @@ func (v *verification) printText(w io.Writer) {
 	}
 }
 
-func readVerifier(path string) (note.Verifier, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the public key: %w", err)
+// held is what there is of a ledger.
+func (v *verification) held(l verifiedLedger) string {
+	if v.Export != nil {
+		return fmt.Sprintf("records   %d, of the %d that its head is over", l.Records, l.Size)
 	}
-	defer file.Close() //nolint:errcheck // read only
-	text, err := io.ReadAll(io.LimitReader(file, maxKey))
+	return fmt.Sprintf("records   %d to %d, under %d signed heads, in %d epochs", l.First, l.Size, l.Heads, l.Epochs)
+}
+
+func (f *ledgerFault) printText(w io.Writer) {
+	if f == nil {
+		return
+	}
+	place := ""
+	switch {
+	case f.Segment != "":
+		place = fmt.Sprintf(", %s at byte %d", f.Segment, f.Offset)
+	case f.Entry != "":
+		place = ", " + f.Entry
+	}
+	fmt.Fprintf(w, "first bad record  index %d%s: %s\n", f.Index, place, f.What)
+}
+
+func readVerifier(path string) (note.Verifier, error) {
+	text, err := readBounded(path, maxKey)
 	if err != nil {
 		return nil, fmt.Errorf("read the public key: %w", err)
 	}

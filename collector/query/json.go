@@ -15,8 +15,8 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
-// object is a record as JSON. What is absent does not stand in it.
-type object struct {
+// Object is a record as JSON. What is absent does not stand in it.
+type Object struct {
 	Time         string          `json:"time,omitempty"`
 	ReceiveTime  string          `json:"receive_time,omitempty"`
 	Origin       string          `json:"origin"`
@@ -60,8 +60,11 @@ func WriteJSON(w io.Writer, records []*writv1.StoredRecord) error {
 	return nil
 }
 
-func objectOf(v view) object {
-	out := object{Origin: v.stored.GetOrigin()}
+// ObjectOf is the object of a record.
+func ObjectOf(stored *writv1.StoredRecord) Object { return objectOf(viewOf(stored)) }
+
+func objectOf(v view) Object {
+	out := Object{Origin: v.stored.GetOrigin()}
 	if v.stored.GetReceiveTime() != nil {
 		out.ReceiveTime = v.stored.GetReceiveTime().AsTime().Format(time.RFC3339Nano)
 	}

@@ -55,23 +55,30 @@ func FromLedger(dir string) (*LedgerReader, error) {
 
 // LedgerKey returns the key that stands beside a ledger.
 func LedgerKey(dir string) (note.Verifier, error) {
+	verifier, _, err := ledgerKey(dir)
+	return verifier, err
+}
+
+// ledgerKey returns the key that stands beside a ledger, and its text.
+func ledgerKey(dir string) (note.Verifier, string, error) {
 	path := filepath.Join(dir, "log.vkey")
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the ledger's key: %w", err)
+		return nil, "", fmt.Errorf("read the ledger's key: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKey {
-		return nil, fmt.Errorf("read the ledger's key: %s is no key", path)
+		return nil, "", fmt.Errorf("read the ledger's key: %s is no key", path)
 	}
 	text, err := os.ReadFile(path) //nolint:gosec // the directory is the caller's
 	if err != nil {
-		return nil, fmt.Errorf("read the ledger's key: %w", err)
+		return nil, "", fmt.Errorf("read the ledger's key: %w", err)
 	}
-	verifier, err := note.NewVerifier(strings.TrimSpace(string(text)))
+	vkey := strings.TrimSpace(string(text))
+	verifier, err := note.NewVerifier(vkey)
 	if err != nil {
-		return nil, fmt.Errorf("read the ledger's key in %s: %w", path, err)
+		return nil, "", fmt.Errorf("read the ledger's key in %s: %w", path, err)
 	}
-	return verifier, nil
+	return verifier, vkey, nil
 }
 
 // Incomplete says why the last pass over the ledger did not reach its end: a *ledger.Fault,
@@ -179,10 +186,18 @@ func (r *LedgerReader) scan(ctx context.Context, filter *writv1.RecordFilter, ta
 	case errors.As(err, &fault):
 		r.incomplete = fault
 		return nil
-	case err == nil && in.Uncovered() > 0:
-		r.incomplete = fmt.Errorf("%d bytes at the end are under no signed head", in.Uncovered())
+	case err == nil:
+		r.incomplete = uncovered(in)
 	}
 	return err
+}
+
+// uncovered says what at the end of a ledger was not given out.
+func uncovered(in *ledger.DirReader) error {
+	if in.Uncovered() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d bytes at the end are under no signed head", in.Uncovered())
 }
 
 // visitor gives on the records that a matcher selects.

@@ -49,6 +49,10 @@ type Reader interface {
 	// and none before, is given out, until ctx ends (then the last error is ctx's) or
 	// the loop does. The sequence MUST be ranged over once, or ctx ended.
 	Watch(ctx context.Context, filter *writv1.RecordFilter) (iter.Seq2[*writv1.StoredRecord, error], error)
+	// Export gives records out with what proves them: a ledger, those of its records that
+	// the filter selects, in its order, the next ledger. It ends with an error, or when
+	// everything was given out that was there when it began.
+	Export(ctx context.Context, r *writv1.ExportRecordsRequest) Exported
 }
 
 var decisionID = regexp.MustCompile(`^[0-9a-f]{32}$`)

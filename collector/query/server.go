@@ -22,6 +22,8 @@ import (
 const (
 	// maxWatchers is how many watch at a time where Options say nothing.
 	maxWatchers = 64
+	// maxExports is how many export at a time: each reads whole ledgers, twice.
+	maxExports = 2
 	// maxPatience is how long one may take nothing, there.
 	maxPatience = 30 * time.Second
 )
@@ -50,6 +52,7 @@ type Server struct {
 	log      *slog.Logger
 	patience time.Duration
 	places   chan struct{} // one in it a watcher
+	exports  chan struct{} // one in it an export
 }
 
 // NewServer returns the service over a store.
@@ -63,7 +66,7 @@ func NewServer(o Options) *Server {
 	if o.Patience <= 0 {
 		o.Patience = maxPatience
 	}
-	return &Server{reader: FromStore(o.Store), access: o.Access, log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers)}
+	return &Server{reader: FromStore(o.Store), access: o.Access, log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers), exports: make(chan struct{}, maxExports)}
 }
 
 // ListRecords lists records, newest first.
@@ -139,32 +142,55 @@ func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStre
 	if err := out.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
-	w := &watcher{records: records, out: out, done: make(chan error, 1)}
-	go w.run()
+	w := newWatcher(records, func(record *writv1.StoredRecord) error {
+		return out.Send(&writv1.WatchRecordsResponse{Record: record})
+	})
 	return s.status(ctx, s.attend(ctx, w))
 }
 
-// watcher sends to one who watches.
-type watcher struct {
-	records iter.Seq2[*writv1.StoredRecord, error]
-	out     grpc.ServerStreamingServer[writv1.WatchRecordsResponse]
-	sends   atomic.Uint64 // begun and ended: odd while one is under way
-	done    chan error
+// ExportRecords sends records with what proves them.
+func (s *Server) ExportRecords(r *writv1.ExportRecordsRequest, out grpc.ServerStreamingServer[writv1.ExportRecordsResponse]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	filter, err := s.filter(ctx, r.GetFilter())
+	if err != nil {
+		return s.status(ctx, err)
+	}
+	select {
+	case s.exports <- struct{}{}:
+		defer func() { <-s.exports }()
+	default:
+		return s.status(ctx, fmt.Errorf("%w exports at a time", ErrTooMany))
+	}
+	request := &writv1.ExportRecordsRequest{Filter: filter, OlderHeads: r.GetOlderHeads()}
+	return s.status(ctx, s.attend(ctx, newWatcher(s.reader.Export(ctx, request), out.Send)))
 }
 
-// run sends until an error. A send that is under way when the call ends, ends with it.
-func (w *watcher) run() {
-	for record, err := range w.records {
-		if err == nil {
-			w.sends.Add(1)
-			err = w.out.Send(&writv1.WatchRecordsResponse{Record: record})
-			w.sends.Add(1)
+// watcher sends to one who watches, or exports.
+type watcher struct {
+	sends atomic.Uint64 // begun and ended: odd while one is under way
+	done  chan error
+}
+
+// newWatcher begins to send what a sequence gives, until an error or its end. A send that
+// is under way when the call ends, ends with it.
+func newWatcher[T any](items iter.Seq2[T, error], send func(T) error) *watcher {
+	w := &watcher{done: make(chan error, 1)}
+	go func() {
+		for item, err := range items {
+			if err == nil {
+				w.sends.Add(1)
+				err = send(item)
+				w.sends.Add(1)
+			}
+			if err != nil {
+				w.done <- err
+				return
+			}
 		}
-		if err != nil {
-			w.done <- err
-			return
-		}
-	}
+		w.done <- nil
+	}()
+	return w
 }
 
 // attend waits for the end of a watch: its own, its context's, or that of a send which

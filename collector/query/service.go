@@ -5,6 +5,7 @@ package query
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -70,6 +71,8 @@ func (r serviceReader) Watch(ctx context.Context, filter *writv1.RecordFilter) (
 		}
 	}, nil
 }
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
 // ServiceError is what a collector answered that is none of this package's errors.
 type ServiceError struct {

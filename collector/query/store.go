@@ -29,6 +29,8 @@ const (
 type Source interface {
 	List(ctx context.Context, s store.Selection) ([]store.Stored, error)
 	ByDecision(ctx context.Context, decisionID []byte) ([]store.Stored, error)
+	// Ledgers lists what is held, by origin.
+	Ledgers(ctx context.Context) ([]store.Ledger, error)
 	// Stored returns a channel that is closed when something is stored; nil where that
 	// cannot be known, and the store is looked at from time to time.
 	Stored() <-chan struct{}
@@ -56,6 +58,14 @@ func (d storeDir) List(ctx context.Context, sel store.Selection) (out []store.St
 func (d storeDir) ByDecision(ctx context.Context, id []byte) (out []store.Stored, err error) {
 	err = d.open(ctx, func(s *store.Store) error {
 		out, err = s.ByDecision(ctx, id)
+		return err
+	})
+	return out, err
+}
+
+func (d storeDir) Ledgers(ctx context.Context) (out []store.Ledger, err error) {
+	err = d.open(ctx, func(s *store.Store) error {
+		out, err = s.Ledgers(ctx)
 		return err
 	})
 	return out, err

@@ -301,6 +301,10 @@ type broken struct{}
 func (broken) List(context.Context, store.Selection) ([]store.Stored, error) {
 	return nil, errors.New("secret path")
 }
+
+func (broken) Ledgers(context.Context) ([]store.Ledger, error) {
+	return nil, errors.New("secret path")
+}
 func (broken) ByDecision(context.Context, []byte) ([]store.Stored, error) { return nil, io.EOF }
 func (broken) Stored() <-chan struct{}                                    { return nil }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/writ-dev/writ/collector/store"
+	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -325,6 +326,30 @@ func TestKeysFromElsewhereAreBelievedOverTheStores(t *testing.T) {
 			if l.Origin == two.origin && len(l.Notes) != tc.notes {
 				t.Errorf("%s: notes %q, want %d", tc.name, l.Notes, tc.notes)
 			}
+		}
+	}
+}
+
+func TestAnEpochThatDoesNotBeginWithOneSTARTIsNoted(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		entries []ledger.Entry
+		note    string
+	}{
+		{"one", []ledger.Entry{started(), decision(1)}, ""},
+		{"none", []ledger.Entry{decision(1)}, "record 0: epoch 1 begins without a START"},
+		{"two", []ledger.Entry{started(), decision(1), started()}, "record 2: a second START of epoch 1"},
+	} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		newSource(t, 2, tc.entries...).putAll(t, s)
+		report, err := store.Verify(t.Context(), dir)
+		if err != nil || report.Err() != nil {
+			t.Fatal(report, err)
+		}
+		if got := strings.Join(report.Ledgers[0].Notes, "\n"); got != tc.note {
+			t.Errorf("%s: notes %q, want %q", tc.name, got, tc.note)
 		}
 	}
 }

@@ -181,6 +181,7 @@ func (w *walk) read(b *keptBundle) ([]*writv1.Record, *Fault) {
 		if err != nil {
 			return out, &Fault{Origin: w.held.origin, Index: index, What: err}
 		}
+		w.start(r)
 		if r.GetEpoch() > w.epoch {
 			w.report.Epochs++
 			w.epoch = r.GetEpoch()
@@ -191,6 +192,19 @@ func (w *walk) read(b *keptBundle) ([]*writv1.Record, *Fault) {
 		return out, &Fault{Origin: w.held.origin, Index: w.next() + uint64(len(out)), What: b.whole}
 	}
 	return out, nil
+}
+
+// start notes an epoch that does not begin with one START. It is no fault: it takes the
+// ledger's key to write one.
+func (w *walk) start(r *writv1.Record) {
+	begins, isStart := r.GetEpoch() > w.epoch, r.GetKind() == writv1.RecordKind_RECORD_KIND_START
+	switch {
+	case begins == isStart || len(w.report.Notes) >= maxNotes:
+	case begins:
+		w.report.Notes = append(w.report.Notes, fmt.Sprintf("record %d: epoch %d begins without a START", r.GetIndex(), r.GetEpoch()))
+	default:
+		w.report.Notes = append(w.report.Notes, fmt.Sprintf("record %d: a second START of epoch %d", r.GetIndex(), r.GetEpoch()))
+	}
 }
 
 // grow is the tree with more leaves.

@@ -49,6 +49,7 @@ var extra = []struct {
 	{"", "github.com/tetratelabs/wazero", []string{"tools/wasm", "cmd"}, "a WebAssembly runtime is one executor's business"},
 	{"", "github.com/landlock-lsm/go-landlock", []string{"sandbox"}, "isolation of a process is the sandbox's"},
 	{"", "github.com/elastic/go-seccomp-bpf", []string{"sandbox"}, "as Landlock"},
+	{"", "github.com/parquet-go/parquet-go", []string{"collector/export"}, "a columnar format is one export's business"},
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},

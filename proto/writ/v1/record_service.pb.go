@@ -501,6 +501,333 @@ func (x *WatchRecordsResponse) GetRecord() *StoredRecord {
 	return nil
 }
 
+// ExportRecordsRequest says which records to send.
+type ExportRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which records.
+	Filter *RecordFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Older heads that the trees of ledgers are to be shown to go on from.
+	OlderHeads    []*OlderHead `protobuf:"bytes,2,rep,name=older_heads,json=olderHeads,proto3" json:"older_heads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRecordsRequest) Reset() {
+	*x = ExportRecordsRequest{}
+	mi := &file_writ_v1_record_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRecordsRequest) ProtoMessage() {}
+
+func (x *ExportRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRecordsRequest.ProtoReflect.Descriptor instead.
+func (*ExportRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExportRecordsRequest) GetFilter() *RecordFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ExportRecordsRequest) GetOlderHeads() []*OlderHead {
+	if x != nil {
+		return x.OlderHeads
+	}
+	return nil
+}
+
+// OlderHead names a head that the caller has kept.
+type OlderHead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Origin of its ledger.
+	Origin string `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Its size.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OlderHead) Reset() {
+	*x = OlderHead{}
+	mi := &file_writ_v1_record_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OlderHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OlderHead) ProtoMessage() {}
+
+func (x *OlderHead) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OlderHead.ProtoReflect.Descriptor instead.
+func (*OlderHead) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *OlderHead) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *OlderHead) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// ExportRecordsResponse is a ledger, or a record of the ledger that was sent last.
+type ExportRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ExportRecordsResponse_Ledger
+	//	*ExportRecordsResponse_Record
+	Message       isExportRecordsResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRecordsResponse) Reset() {
+	*x = ExportRecordsResponse{}
+	mi := &file_writ_v1_record_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRecordsResponse) ProtoMessage() {}
+
+func (x *ExportRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRecordsResponse.ProtoReflect.Descriptor instead.
+func (*ExportRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExportRecordsResponse) GetMessage() isExportRecordsResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ExportRecordsResponse) GetLedger() *ExportedLedger {
+	if x != nil {
+		if x, ok := x.Message.(*ExportRecordsResponse_Ledger); ok {
+			return x.Ledger
+		}
+	}
+	return nil
+}
+
+func (x *ExportRecordsResponse) GetRecord() *ProvenRecord {
+	if x != nil {
+		if x, ok := x.Message.(*ExportRecordsResponse_Record); ok {
+			return x.Record
+		}
+	}
+	return nil
+}
+
+type isExportRecordsResponse_Message interface {
+	isExportRecordsResponse_Message()
+}
+
+type ExportRecordsResponse_Ledger struct {
+	// A ledger of which records follow.
+	Ledger *ExportedLedger `protobuf:"bytes,1,opt,name=ledger,proto3,oneof"`
+}
+
+type ExportRecordsResponse_Record struct {
+	// A record.
+	Record *ProvenRecord `protobuf:"bytes,2,opt,name=record,proto3,oneof"`
+}
+
+func (*ExportRecordsResponse_Ledger) isExportRecordsResponse_Message() {}
+
+func (*ExportRecordsResponse_Record) isExportRecordsResponse_Message() {}
+
+// ExportedLedger is a ledger as of one signed head.
+type ExportedLedger struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its key, in the vkey form of C2SP signed-note, whose name is the ledger's origin.
+	VerifierKey string `protobuf:"bytes,1,opt,name=verifier_key,json=verifierKey,proto3" json:"verifier_key,omitempty"`
+	// The signed head, the text of a C2SP checkpoint note. It is the ledger's newest when
+	// the export began.
+	Head []byte `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
+	// The size of the older head that was asked for. Absent where none was, or where the
+	// head is the older one, or no path can be told.
+	OlderSize *uint64 `protobuf:"varint,3,opt,name=older_size,json=olderSize,proto3,oneof" json:"older_size,omitempty"`
+	// The path that shows that the tree of head begins with that of older_size (RFC 6962).
+	Consistency   [][]byte `protobuf:"bytes,4,rep,name=consistency,proto3" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportedLedger) Reset() {
+	*x = ExportedLedger{}
+	mi := &file_writ_v1_record_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportedLedger) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportedLedger) ProtoMessage() {}
+
+func (x *ExportedLedger) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportedLedger.ProtoReflect.Descriptor instead.
+func (*ExportedLedger) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExportedLedger) GetVerifierKey() string {
+	if x != nil {
+		return x.VerifierKey
+	}
+	return ""
+}
+
+func (x *ExportedLedger) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *ExportedLedger) GetOlderSize() uint64 {
+	if x != nil && x.OlderSize != nil {
+		return *x.OlderSize
+	}
+	return 0
+}
+
+func (x *ExportedLedger) GetConsistency() [][]byte {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
+// ProvenRecord is a record with the path from its leaf to the root of the head.
+type ProvenRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its canonical bytes, a Record.
+	Record []byte `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// The path (RFC 6962), from the leaf's sibling up.
+	Path          [][]byte `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProvenRecord) Reset() {
+	*x = ProvenRecord{}
+	mi := &file_writ_v1_record_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvenRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvenRecord) ProtoMessage() {}
+
+func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvenRecord.ProtoReflect.Descriptor instead.
+func (*ProvenRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProvenRecord) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *ProvenRecord) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
 var File_writ_v1_record_service_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_service_proto_rawDesc = "" +
@@ -537,11 +864,36 @@ const file_writ_v1_record_service_proto_rawDesc = "" +
 	"\x13WatchRecordsRequest\x12-\n" +
 	"\x06filter\x18\x01 \x01(\v2\x15.writ.v1.RecordFilterR\x06filter\"E\n" +
 	"\x14WatchRecordsResponse\x12-\n" +
-	"\x06record\x18\x01 \x01(\v2\x15.writ.v1.StoredRecordR\x06record2\xfb\x01\n" +
+	"\x06record\x18\x01 \x01(\v2\x15.writ.v1.StoredRecordR\x06record\"\x85\x01\n" +
+	"\x14ExportRecordsRequest\x12-\n" +
+	"\x06filter\x18\x01 \x01(\v2\x15.writ.v1.RecordFilterR\x06filter\x12>\n" +
+	"\volder_heads\x18\x02 \x03(\v2\x12.writ.v1.OlderHeadB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\n" +
+	"olderHeads\"C\n" +
+	"\tOlderHead\x12\"\n" +
+	"\x06origin\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06origin\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8d\x01\n" +
+	"\x15ExportRecordsResponse\x121\n" +
+	"\x06ledger\x18\x01 \x01(\v2\x17.writ.v1.ExportedLedgerH\x00R\x06ledger\x12/\n" +
+	"\x06record\x18\x02 \x01(\v2\x15.writ.v1.ProvenRecordH\x00R\x06recordB\x10\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xc5\x01\n" +
+	"\x0eExportedLedger\x12-\n" +
+	"\fverifier_key\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80 R\vverifierKey\x12\x1e\n" +
+	"\x04head\x18\x02 \x01(\fB\n" +
+	"\xbaH\az\x05\x10\x01\x18\x80 R\x04head\x12\"\n" +
+	"\n" +
+	"older_size\x18\x03 \x01(\x04H\x00R\tolderSize\x88\x01\x01\x121\n" +
+	"\vconsistency\x18\x04 \x03(\fB\x0f\xbaH\f\x92\x01\t\x10\x80\x01\"\x04z\x02h R\vconsistencyB\r\n" +
+	"\v_older_size\"W\n" +
+	"\fProvenRecord\x12#\n" +
+	"\x06record\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\xff\xff\x03R\x06record\x12\"\n" +
+	"\x04path\x18\x02 \x03(\fB\x0e\xbaH\v\x92\x01\b\x10@\"\x04z\x02h R\x04path2\xd2\x02\n" +
 	"\rRecordService\x12M\n" +
 	"\vListRecords\x12\x1b.writ.v1.ListRecordsRequest\x1a\x1c.writ.v1.ListRecordsResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\tGetRecord\x12\x19.writ.v1.GetRecordRequest\x1a\x1a.writ.v1.GetRecordResponse\"\x03\x90\x02\x01\x12R\n" +
-	"\fWatchRecords\x12\x1c.writ.v1.WatchRecordsRequest\x1a\x1d.writ.v1.WatchRecordsResponse\"\x03\x90\x02\x010\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\fWatchRecords\x12\x1c.writ.v1.WatchRecordsRequest\x1a\x1d.writ.v1.WatchRecordsResponse\"\x03\x90\x02\x010\x01\x12U\n" +
+	"\rExportRecords\x12\x1d.writ.v1.ExportRecordsRequest\x1a\x1e.writ.v1.ExportRecordsResponse\"\x03\x90\x02\x010\x01B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_record_service_proto_rawDescOnce sync.Once
@@ -555,7 +907,7 @@ func file_writ_v1_record_service_proto_rawDescGZIP() []byte {
 	return file_writ_v1_record_service_proto_rawDescData
 }
 
-var file_writ_v1_record_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_writ_v1_record_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_writ_v1_record_service_proto_goTypes = []any{
 	(*RecordFilter)(nil),          // 0: writ.v1.RecordFilter
 	(*ListRecordsRequest)(nil),    // 1: writ.v1.ListRecordsRequest
@@ -565,32 +917,43 @@ var file_writ_v1_record_service_proto_goTypes = []any{
 	(*GetRecordResponse)(nil),     // 5: writ.v1.GetRecordResponse
 	(*WatchRecordsRequest)(nil),   // 6: writ.v1.WatchRecordsRequest
 	(*WatchRecordsResponse)(nil),  // 7: writ.v1.WatchRecordsResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(Verdict)(0),                  // 9: writ.v1.Verdict
-	(RecordKind)(0),               // 10: writ.v1.RecordKind
+	(*ExportRecordsRequest)(nil),  // 8: writ.v1.ExportRecordsRequest
+	(*OlderHead)(nil),             // 9: writ.v1.OlderHead
+	(*ExportRecordsResponse)(nil), // 10: writ.v1.ExportRecordsResponse
+	(*ExportedLedger)(nil),        // 11: writ.v1.ExportedLedger
+	(*ProvenRecord)(nil),          // 12: writ.v1.ProvenRecord
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(Verdict)(0),                  // 14: writ.v1.Verdict
+	(RecordKind)(0),               // 15: writ.v1.RecordKind
 }
 var file_writ_v1_record_service_proto_depIdxs = []int32{
-	8,  // 0: writ.v1.RecordFilter.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: writ.v1.RecordFilter.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 2: writ.v1.RecordFilter.verdict:type_name -> writ.v1.Verdict
-	10, // 3: writ.v1.RecordFilter.kinds:type_name -> writ.v1.RecordKind
+	13, // 0: writ.v1.RecordFilter.start_time:type_name -> google.protobuf.Timestamp
+	13, // 1: writ.v1.RecordFilter.end_time:type_name -> google.protobuf.Timestamp
+	14, // 2: writ.v1.RecordFilter.verdict:type_name -> writ.v1.Verdict
+	15, // 3: writ.v1.RecordFilter.kinds:type_name -> writ.v1.RecordKind
 	0,  // 4: writ.v1.ListRecordsRequest.filter:type_name -> writ.v1.RecordFilter
 	3,  // 5: writ.v1.ListRecordsResponse.records:type_name -> writ.v1.StoredRecord
-	8,  // 6: writ.v1.StoredRecord.receive_time:type_name -> google.protobuf.Timestamp
+	13, // 6: writ.v1.StoredRecord.receive_time:type_name -> google.protobuf.Timestamp
 	3,  // 7: writ.v1.GetRecordResponse.records:type_name -> writ.v1.StoredRecord
 	0,  // 8: writ.v1.WatchRecordsRequest.filter:type_name -> writ.v1.RecordFilter
 	3,  // 9: writ.v1.WatchRecordsResponse.record:type_name -> writ.v1.StoredRecord
-	1,  // 10: writ.v1.RecordService.ListRecords:input_type -> writ.v1.ListRecordsRequest
-	4,  // 11: writ.v1.RecordService.GetRecord:input_type -> writ.v1.GetRecordRequest
-	6,  // 12: writ.v1.RecordService.WatchRecords:input_type -> writ.v1.WatchRecordsRequest
-	2,  // 13: writ.v1.RecordService.ListRecords:output_type -> writ.v1.ListRecordsResponse
-	5,  // 14: writ.v1.RecordService.GetRecord:output_type -> writ.v1.GetRecordResponse
-	7,  // 15: writ.v1.RecordService.WatchRecords:output_type -> writ.v1.WatchRecordsResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	0,  // 10: writ.v1.ExportRecordsRequest.filter:type_name -> writ.v1.RecordFilter
+	9,  // 11: writ.v1.ExportRecordsRequest.older_heads:type_name -> writ.v1.OlderHead
+	11, // 12: writ.v1.ExportRecordsResponse.ledger:type_name -> writ.v1.ExportedLedger
+	12, // 13: writ.v1.ExportRecordsResponse.record:type_name -> writ.v1.ProvenRecord
+	1,  // 14: writ.v1.RecordService.ListRecords:input_type -> writ.v1.ListRecordsRequest
+	4,  // 15: writ.v1.RecordService.GetRecord:input_type -> writ.v1.GetRecordRequest
+	6,  // 16: writ.v1.RecordService.WatchRecords:input_type -> writ.v1.WatchRecordsRequest
+	8,  // 17: writ.v1.RecordService.ExportRecords:input_type -> writ.v1.ExportRecordsRequest
+	2,  // 18: writ.v1.RecordService.ListRecords:output_type -> writ.v1.ListRecordsResponse
+	5,  // 19: writ.v1.RecordService.GetRecord:output_type -> writ.v1.GetRecordResponse
+	7,  // 20: writ.v1.RecordService.WatchRecords:output_type -> writ.v1.WatchRecordsResponse
+	10, // 21: writ.v1.RecordService.ExportRecords:output_type -> writ.v1.ExportRecordsResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_service_proto_init() }
@@ -600,13 +963,18 @@ func file_writ_v1_record_service_proto_init() {
 	}
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_record_proto_init()
+	file_writ_v1_record_service_proto_msgTypes[10].OneofWrappers = []any{
+		(*ExportRecordsResponse_Ledger)(nil),
+		(*ExportRecordsResponse_Record)(nil),
+	}
+	file_writ_v1_record_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_record_service_proto_rawDesc), len(file_writ_v1_record_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RecordService_ListRecords_FullMethodName  = "/writ.v1.RecordService/ListRecords"
-	RecordService_GetRecord_FullMethodName    = "/writ.v1.RecordService/GetRecord"
-	RecordService_WatchRecords_FullMethodName = "/writ.v1.RecordService/WatchRecords"
+	RecordService_ListRecords_FullMethodName   = "/writ.v1.RecordService/ListRecords"
+	RecordService_GetRecord_FullMethodName     = "/writ.v1.RecordService/GetRecord"
+	RecordService_WatchRecords_FullMethodName  = "/writ.v1.RecordService/WatchRecords"
+	RecordService_ExportRecords_FullMethodName = "/writ.v1.RecordService/ExportRecords"
 )
 
 // RecordServiceClient is the client API for RecordService service.
@@ -38,6 +39,9 @@ type RecordServiceClient interface {
 	GetRecord(ctx context.Context, in *GetRecordRequest, opts ...grpc.CallOption) (*GetRecordResponse, error)
 	// WatchRecords sends records as they are stored, until the caller goes away.
 	WatchRecords(ctx context.Context, in *WatchRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRecordsResponse], error)
+	// ExportRecords sends records with what proves them: ledger by ledger, by origin, and
+	// each in its own order. Every record of a ledger is read for it, twice.
+	ExportRecords(ctx context.Context, in *ExportRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRecordsResponse], error)
 }
 
 type recordServiceClient struct {
@@ -87,6 +91,25 @@ func (c *recordServiceClient) WatchRecords(ctx context.Context, in *WatchRecords
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RecordService_WatchRecordsClient = grpc.ServerStreamingClient[WatchRecordsResponse]
 
+func (c *recordServiceClient) ExportRecords(ctx context.Context, in *ExportRecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRecordsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RecordService_ServiceDesc.Streams[1], RecordService_ExportRecords_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRecordsRequest, ExportRecordsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RecordService_ExportRecordsClient = grpc.ServerStreamingClient[ExportRecordsResponse]
+
 // RecordServiceServer is the server API for RecordService service.
 // All implementations must embed UnimplementedRecordServiceServer
 // for forward compatibility.
@@ -99,6 +122,9 @@ type RecordServiceServer interface {
 	GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error)
 	// WatchRecords sends records as they are stored, until the caller goes away.
 	WatchRecords(*WatchRecordsRequest, grpc.ServerStreamingServer[WatchRecordsResponse]) error
+	// ExportRecords sends records with what proves them: ledger by ledger, by origin, and
+	// each in its own order. Every record of a ledger is read for it, twice.
+	ExportRecords(*ExportRecordsRequest, grpc.ServerStreamingServer[ExportRecordsResponse]) error
 	mustEmbedUnimplementedRecordServiceServer()
 }
 
@@ -117,6 +143,9 @@ func (UnimplementedRecordServiceServer) GetRecord(context.Context, *GetRecordReq
 }
 func (UnimplementedRecordServiceServer) WatchRecords(*WatchRecordsRequest, grpc.ServerStreamingServer[WatchRecordsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRecords not implemented")
+}
+func (UnimplementedRecordServiceServer) ExportRecords(*ExportRecordsRequest, grpc.ServerStreamingServer[ExportRecordsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportRecords not implemented")
 }
 func (UnimplementedRecordServiceServer) mustEmbedUnimplementedRecordServiceServer() {}
 func (UnimplementedRecordServiceServer) testEmbeddedByValue()                       {}
@@ -186,6 +215,17 @@ func _RecordService_WatchRecords_Handler(srv interface{}, stream grpc.ServerStre
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RecordService_WatchRecordsServer = grpc.ServerStreamingServer[WatchRecordsResponse]
 
+func _RecordService_ExportRecords_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRecordsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RecordServiceServer).ExportRecords(m, &grpc.GenericServerStream[ExportRecordsRequest, ExportRecordsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RecordService_ExportRecordsServer = grpc.ServerStreamingServer[ExportRecordsResponse]
+
 // RecordService_ServiceDesc is the grpc.ServiceDesc for RecordService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +246,11 @@ var RecordService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchRecords",
 			Handler:       _RecordService_WatchRecords_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportRecords",
+			Handler:       _RecordService_ExportRecords_Handler,
 			ServerStreams: true,
 		},
 	},
