@@ -87,10 +87,16 @@ func newNDJSON(w io.Writer) Writer { return ndjson{w} }
 
 // Write adds a line.
 func (w ndjson) Write(origin string, record []byte) error {
-	if _, err := rowOf(origin, record); err != nil {
+	r, err := rowOf(origin, record)
+	if err != nil {
 		return err
 	}
-	return query.WriteJSON(w.out, []*writv1.StoredRecord{{Origin: origin, Record: record}})
+	text, err := line(r.Object)
+	if err != nil {
+		return err
+	}
+	_, err = w.out.Write(text)
+	return err
 }
 
 // Close does nothing: every line is whole by itself.

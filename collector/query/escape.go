@@ -37,6 +37,11 @@ func safe(r rune) bool {
 func runes(s string, visit func(r rune, printed bool)) {
 	marks := 0
 	for i := 0; i < len(s); {
+		if c := s[i]; c >= ' ' && c <= '~' { // most of most texts
+			visit(rune(c), true)
+			i, marks = i+1, 0
+			continue
+		}
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && size == 1 {
 			visit(-rune(s[i]), false)
