@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/writ-dev/writ/collector/findings"
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
 	"github.com/writ-dev/writ/collector/store"
@@ -61,6 +62,8 @@ type Options struct {
 	Clock func() time.Time
 	// Log is the collector's own log. It MUST be set.
 	Log *slog.Logger
+	// Tell is called with each finding, once. It MUST NOT wait. Nil tells nobody.
+	Tell func(store.Finding)
 }
 
 // Collector takes, keeps and shows records. Its methods may be called by several
@@ -70,6 +73,7 @@ type Collector struct {
 	// stopping ends when the collector stops, and stop ends it.
 	stopping context.Context
 	stop     context.CancelFunc
+	findings *findings.Keeper
 	grpc     *grpc.Server
 	health   *health.Server
 	vkey     string
@@ -98,6 +102,12 @@ func (c *Collector) open(o Options) error {
 	if err != nil {
 		return err
 	}
+	if c.findings, err = findings.New(c.stopping, findings.Options{
+		Store: c.store, Known: func(origin string) bool { _, known := keys.Find(origin); return known },
+		Silence: o.Config.GetSilence().AsDuration(), Clock: o.Clock, Log: o.Log, Registry: o.Registry, Tell: o.Tell,
+	}); err != nil {
+		return err
+	}
 	access := query.NewAccess(o.Config.GetReaders(), o.Identify)
 	c.vkey = vkey
 	c.grpc = grpc.NewServer(
@@ -111,7 +121,7 @@ func (c *Collector) open(o Options) error {
 		grpc.ChainStreamInterceptor(c.endStreams),
 	)
 	writv1.RegisterLedgerServiceServer(c.grpc, ingest.New(ingest.Options{
-		Store: c.store, Keys: keys, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
+		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
 	}))
 	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Access: access, Log: o.Log}))
 	healthpb.RegisterHealthServer(c.grpc, c.health)
@@ -127,6 +137,9 @@ func (c *Collector) VerifierKey() string { return c.vkey }
 func (c *Collector) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- c.grpc.Serve(listener) }()
+	looked := make(chan struct{})
+	go func() { defer close(looked); c.findings.Run(c.stopping) }()
+	defer func() { c.stop(); <-looked }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", listener.Addr(), err)

@@ -51,8 +51,13 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	sender, err := openWebhook("finding", config.GetFindingWebhook(), registry, log)
+	if err != nil {
+		return err
+	}
 	c, err := collector.New(ctx, collector.Options{
 		Config: config, Credentials: transport, Identify: identity.CertificateID, Registry: registry, Clock: time.Now, Log: log,
+		Tell: teller(sender, log),
 	})
 	if err != nil {
 		return err
@@ -65,6 +70,9 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 	}
 	if err := serveAdmin(ctx, group, config.GetAdmin(), registry, c.Ready); err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	if sender != nil {
+		group.Go(func() error { sender.Run(ctx); return nil })
 	}
 	log.InfoContext(ctx, "serving", "listener", config.GetListener(), "key", c.VerifierKey())
 	group.Go(func() error { return c.Serve(ctx, listener) })

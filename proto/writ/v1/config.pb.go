@@ -1112,9 +1112,15 @@ type CollectorConfig struct {
 	Admin string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
 	// Who may read records over TLS. Absent or empty: nobody. A listener without TLS
 	// is for whom the machine lets in, and they read everything.
-	Readers       []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Readers []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
+	// After how long without a record an agent that has not ended is silent, which is a
+	// finding: some three of the agents' longest heartbeats. Default: 30 s.
+	Silence *durationpb.Duration `protobuf:"bytes,14,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Where findings are posted, each once: what is wrong with which ledger, sizes and
+	// signed heads, and nothing of any tenant. Absent: nowhere.
+	FindingWebhook *WebhookConfig `protobuf:"bytes,15,opt,name=finding_webhook,json=findingWebhook,proto3" json:"finding_webhook,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CollectorConfig) Reset() {
@@ -1192,6 +1198,20 @@ func (x *CollectorConfig) GetAdmin() string {
 func (x *CollectorConfig) GetReaders() []*Reader {
 	if x != nil {
 		return x.Readers
+	}
+	return nil
+}
+
+func (x *CollectorConfig) GetSilence() *durationpb.Duration {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
+func (x *CollectorConfig) GetFindingWebhook() *WebhookConfig {
+	if x != nil {
+		return x.FindingWebhook
 	}
 	return nil
 }
@@ -1415,7 +1435,7 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x0eagent_listener\x18\x02 \x01(\tB\x10\xbaH\rr\v\x18\x80\x04:\x06unix:/R\ragentListener\x12\x1e\n" +
 	"\x05admin\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x05admin\x12$\n" +
 	"\x03tls\x18\x04 \x01(\v2\x12.writ.v1.ServerTlsR\x03tls\x12L\n" +
-	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\xae\x03\n" +
+	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\xb6\x04\n" +
 	"\x0fCollectorConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12&\n" +
@@ -1427,7 +1447,10 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"agentsFile\x12\x1e\n" +
 	"\x05admin\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x05admin\x12\xa4\x01\n" +
 	"\areaders\x18\a \x03(\v2\x0f.writ.v1.ReaderBy\xbaHv\xba\x01m\n" +
-	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\"\xcb\x01\n" +
+	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\x12E\n" +
+	"\asilence\x18\x0e \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\asilence\x12?\n" +
+	"\x0ffinding_webhook\x18\x0f \x01(\v2\x16.writ.v1.WebhookConfigR\x0efindingWebhook\"\xcb\x01\n" +
 	"\x06Reader\x122\n" +
 	"\tspiffe_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\n" +
 	"\x18\x80\x10:\tspiffe://R\bspiffeId\x12\x8c\x01\n" +
@@ -1496,11 +1519,13 @@ var file_writ_v1_config_proto_depIdxs = []int32{
 	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
 	15, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
 	14, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	16, // 23: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
+	17, // 24: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
