@@ -124,6 +124,9 @@ func (c *Collector) open(o Options) error {
 		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
 	}))
 	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Access: access, Log: o.Log}))
+	writv1.RegisterAgentServiceServer(c.grpc, query.NewAgentServer(query.AgentsFromStore(c.store, query.Hearing{
+		Silence: o.Config.GetSilence().AsDuration(), Clock: o.Clock,
+	}), access, o.Log))
 	healthpb.RegisterHealthServer(c.grpc, c.health)
 	reflection.Register(c.grpc)
 	return nil

@@ -104,6 +104,7 @@ func serveTo(dir, socket string, do func(*store.Store) error) (err error) {
 	}
 	server := grpc.NewServer()
 	writv1.RegisterRecordServiceServer(server, query.NewServer(query.Options{Store: s}))
+	writv1.RegisterAgentServiceServer(server, query.NewAgentServer(query.AgentsFromStore(s, query.Hearing{}), query.Access{}, nil))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	err = do(s)

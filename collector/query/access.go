@@ -70,6 +70,16 @@ func (a Access) tenantsOf(ctx context.Context) ([]string, error) {
 	}
 }
 
+// fleet says why the caller may not see agents and what is wrong with them; nil where it
+// may.
+func (a Access) fleet(ctx context.Context) error {
+	tenants, err := a.tenantsOf(ctx)
+	if err == nil && !slices.Contains(tenants, everything) {
+		err = errors.New("a reader of some tenants, and agents are of none")
+	}
+	return err
+}
+
 // narrow returns the filter with no more than its caller may read.
 func narrow(filter *writv1.RecordFilter, tenants []string) (*writv1.RecordFilter, error) {
 	asked := filter.GetTenant()

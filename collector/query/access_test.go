@@ -33,6 +33,12 @@ type hall struct {
 
 func openHall(t *testing.T, d *desk, readers ...*writv1.Reader) *hall {
 	t.Helper()
+	return openHallAt(t, d, query.Hearing{}, readers...)
+}
+
+// openHallAt is a hall with its own idea of when agents are silent.
+func openHallAt(t *testing.T, d *desk, hearing query.Hearing, readers ...*writv1.Reader) *hall {
+	t.Helper()
 	access := query.NewAccess(readers, identity.CertificateID)
 	h := &hall{authority: testenv.NewAuthority(t), pool: x509.NewCertPool()}
 	text, err := os.ReadFile(h.authority.File)
@@ -50,6 +56,7 @@ func openHall(t *testing.T, d *desk, readers ...*writv1.Reader) *hall {
 		Certificates: []tls.Certificate{own}, ClientCAs: h.pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
 	})))
 	writv1.RegisterRecordServiceServer(server, query.NewServer(query.Options{Store: d.store, Access: access}))
+	writv1.RegisterAgentServiceServer(server, query.NewAgentServer(query.AgentsFromStore(d.store, hearing), access, nil))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -75,6 +82,11 @@ func (h *hall) pair(t *testing.T, template *x509.Certificate) tls.Certificate {
 // as connects with a certificate that has a SPIFFE ID, or none where that is empty.
 func (h *hall) as(t *testing.T, id string) writv1.RecordServiceClient {
 	t.Helper()
+	return writv1.NewRecordServiceClient(h.dial(t, id))
+}
+
+func (h *hall) dial(t *testing.T, id string) *grpc.ClientConn {
+	t.Helper()
 	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	if id != "" {
 		name, err := url.Parse(id)
@@ -90,7 +102,7 @@ func (h *hall) as(t *testing.T, id string) writv1.RecordServiceClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return writv1.NewRecordServiceClient(conn)
+	return conn
 }
 
 const (

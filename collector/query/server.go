@@ -188,14 +188,17 @@ func (s *Server) attend(ctx context.Context, w *watcher) error {
 	}
 }
 
-// status is an error as a caller gets it. What it may not know is logged.
-func (s *Server) status(ctx context.Context, err error) error {
+// status is an error as a caller gets it.
+func (s *Server) status(ctx context.Context, err error) error { return statusOf(ctx, s.log, err) }
+
+// statusOf is an error as a caller gets it. What it may not know is logged.
+func statusOf(ctx context.Context, log *slog.Logger, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrInvalid):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoAgent):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, ErrTooMany):
 		return status.Error(codes.ResourceExhausted, err.Error())
@@ -206,7 +209,7 @@ func (s *Server) status(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	default:
-		s.log.ErrorContext(ctx, "records cannot be read", "error", err)
+		log.ErrorContext(ctx, "the store cannot be read", "error", err)
 		return status.Error(codes.Internal, "the collector cannot read its store")
 	}
 }

@@ -87,6 +87,10 @@ CREATE TABLE findings (
 ) STRICT;
 CREATE INDEX findings_origin ON findings (origin, kind);
 `,
+	// What tells of an agent is found without its decisions.
+	`
+CREATE INDEX records_agent ON records (ledger, kind) WHERE kind IN (4, 5);
+`,
 }
 
 // migrate brings the schema up to this program's version.

@@ -1029,8 +1029,15 @@ type HeartbeatRecord struct {
 	Denied uint64 `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
 	// Decisions that were answered with NEEDS_APPROVAL.
 	NeedsApproval uint64 `protobuf:"varint,4,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Records of the ledger that the collector had acknowledged. Zero for none, and where
+	// there is no collector.
+	Acknowledged uint64 `protobuf:"varint,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// Bytes of the ledger's segments on the disk.
+	LedgerBytes uint64 `protobuf:"varint,6,opt,name=ledger_bytes,json=ledgerBytes,proto3" json:"ledger_bytes,omitempty"`
+	// How many they may be. When they are reached, calls are denied.
+	LedgerMaxBytes uint64 `protobuf:"varint,7,opt,name=ledger_max_bytes,json=ledgerMaxBytes,proto3" json:"ledger_max_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HeartbeatRecord) Reset() {
@@ -1087,6 +1094,27 @@ func (x *HeartbeatRecord) GetDenied() uint64 {
 func (x *HeartbeatRecord) GetNeedsApproval() uint64 {
 	if x != nil {
 		return x.NeedsApproval
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetLedgerBytes() uint64 {
+	if x != nil {
+		return x.LedgerBytes
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetLedgerMaxBytes() uint64 {
+	if x != nil {
+		return x.LedgerMaxBytes
 	}
 	return 0
 }
@@ -1297,12 +1325,15 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"lost_bytes\x18\x05 \x01(\x04R\tlostBytes\x12,\n" +
 	"\rconfig_digest\x18\x06 \x01(\fB\a\xbaH\x04z\x02\x18 R\fconfigDigest\x12A\n" +
-	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\x86\x01\n" +
+	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\xf7\x01\n" +
 	"\x0fHeartbeatRecord\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\x04R\aallowed\x12\x16\n" +
 	"\x06denied\x18\x03 \x01(\x04R\x06denied\x12%\n" +
-	"\x0eneeds_approval\x18\x04 \x01(\x04R\rneedsApproval\"{\n" +
+	"\x0eneeds_approval\x18\x04 \x01(\x04R\rneedsApproval\x12\"\n" +
+	"\facknowledged\x18\x05 \x01(\x04R\facknowledged\x12!\n" +
+	"\fledger_bytes\x18\x06 \x01(\x04R\vledgerBytes\x12(\n" +
+	"\x10ledger_max_bytes\x18\a \x01(\x04R\x0eledgerMaxBytes\"{\n" +
 	"\fBundleRecord\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04name\x12\x1f\n" +
 	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\x12\x14\n" +
