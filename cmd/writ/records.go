@@ -120,7 +120,7 @@ func (s *recordSource) complete(stderr io.Writer, reader query.Reader) error {
 
 // recordFilter are the flags that select records.
 type recordFilter struct {
-	since, until, tool, verdict, tenant, principal, origin string
+	since, until, tool, verdict, tenant, principal, origin, expression string
 
 	kinds []string
 }
@@ -173,11 +173,12 @@ func (f *recordFilter) addCommon(flags *pflag.FlagSet) {
 	flags.StringVar(&f.tenant, "tenant", "", "of this tenant")
 	flags.StringVar(&f.principal, "principal", "", "of this workload or user")
 	flags.StringVar(&f.origin, "origin", "", "of the ledger with this origin")
+	flags.StringVar(&f.expression, "filter", "", "an AIP-160 filter, such as 'check:small AND NOT user = ada'")
 }
 
 // message is the filter, with times seen from now.
 func (f *recordFilter) message(now time.Time) (*writv1.RecordFilter, error) {
-	out := &writv1.RecordFilter{Tool: f.tool, Tenant: f.tenant, Principal: f.principal, Origin: f.origin}
+	out := &writv1.RecordFilter{Tool: f.tool, Tenant: f.tenant, Principal: f.principal, Origin: f.origin, Expression: f.expression}
 	var err error
 	if out.StartTime, err = instant("since", f.since, now); err != nil {
 		return nil, err
