@@ -91,7 +91,7 @@ readers:
 		"another tenant's shows nothing":            {"globex", []string{"show", decided}, "nothing is recorded of decision", "refund", true},
 		"another tenant's is told who says it may":  {"globex", []string{"list", "--tenant", "acme"}, "readers in the collector's configuration", "", true},
 		"an agent, whose certificate is as good":    {"agent", []string{"list"}, "you may read no records", "START", true},
-		"an agent that would follow what is stored": {"agent", []string{"list", "--follow"}, "you may read no records", "START", true},
+		"an agent that would follow what is stored": {"agent", []string{"tail"}, "you may read no records", "START", true},
 	} {
 		out, err := as(c.who, c.args...)
 		if err != nil {

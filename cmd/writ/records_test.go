@@ -266,7 +266,7 @@ func TestFollowPrintsWhatIsThereAndThenWhatComes(t *testing.T) {
 	}
 }
 
-// followed runs "records list --follow", writes more once it has printed what was there,
+// followed runs "records tail", writes more once it has printed what was there,
 // interrupts it once it has printed that, and returns how it ended.
 func followed(t *testing.T, write func() error, arguments ...string) error {
 	t.Helper()
@@ -275,7 +275,7 @@ func followed(t *testing.T, write func() error, arguments ...string) error {
 	in, out := io.Pipe()
 	root := newRoot()
 	root.SetOut(out)
-	root.SetArgs(append([]string{"records", "list", "--follow", "--limit", "2", "--tool", "books.refund", "--kind", "decision"}, arguments...))
+	root.SetArgs(append([]string{"records", "tail", "--limit", "2", "--tool", "books.refund", "--kind", "decision"}, arguments...))
 	ended := make(chan error, 1)
 	go func() {
 		err := root.ExecuteContext(ctx)
