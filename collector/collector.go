@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ import (
 	"github.com/writ-dev/writ/collector/findings"
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/collector/reads"
 	"github.com/writ-dev/writ/collector/store"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -74,6 +76,7 @@ type Collector struct {
 	stopping context.Context
 	stop     context.CancelFunc
 	findings *findings.Keeper
+	reads    *reads.Log
 	grpc     *grpc.Server
 	health   *health.Server
 	vkey     string
@@ -88,7 +91,7 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	c := &Collector{store: kept, health: health.NewServer()}
 	c.stopping, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := c.open(o); err != nil {
-		return nil, errors.Join(err, kept.Close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -110,6 +113,12 @@ func (c *Collector) open(o Options) error {
 	}
 	access := query.NewAccess(o.Config.GetReaders(), o.Identify)
 	c.vkey = vkey
+	if c.reads, err = reads.Open(reads.Options{
+		Dir: filepath.Join(o.Config.GetDataDir(), reads.DirName), Origin: signer.Name() + "/" + reads.DirName, Clock: o.Clock,
+	}); err != nil {
+		return err
+	}
+	guard := query.NewGuard(access, c.reads.Add, o.Log)
 	c.grpc = grpc.NewServer(
 		grpc.Creds(o.Credentials),
 		grpc.MaxRecvMsgSize(ingest.MaxMessageBytes),
@@ -118,7 +127,8 @@ func (c *Collector) open(o Options) error {
 		grpc.ConnectionTimeout(handshake),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: silence}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshake, PermitWithoutStream: true}),
-		grpc.ChainStreamInterceptor(c.endStreams),
+		grpc.ChainUnaryInterceptor(guard.Unary),
+		grpc.ChainStreamInterceptor(c.endStreams, guard.Stream),
 	)
 	writv1.RegisterLedgerServiceServer(c.grpc, ingest.New(ingest.Options{
 		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
@@ -190,5 +200,11 @@ func (c *Collector) Ready() error {
 	return nil
 }
 
-// Close gives the store free. Serve MUST have returned.
-func (c *Collector) Close() error { return c.store.Close() }
+// Close gives the store and the record of reads free. Serve MUST have returned.
+func (c *Collector) Close() error {
+	var err error
+	if c.reads != nil {
+		err = c.reads.Close()
+	}
+	return errors.Join(err, c.store.Close())
+}

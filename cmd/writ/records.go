@@ -145,6 +145,7 @@ var (
 		"approval":    writv1.RecordKind_RECORD_KIND_APPROVAL,
 		"review":      writv1.RecordKind_RECORD_KIND_REVIEW,
 		"alert":       writv1.RecordKind_RECORD_KIND_ALERT,
+		"read":        writv1.RecordKind_RECORD_KIND_READ,
 	}
 )
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/writ-dev/writ/collector/reads"
 	"github.com/writ-dev/writ/collector/store"
 	"github.com/writ-dev/writ/ledger"
 )
@@ -117,9 +119,18 @@ func verifyLedger(dir string, keys []string) (*verification, error) {
 	if err != nil {
 		return nil, err
 	}
-	report, err := ledger.Verify(dir, verifier)
+	view, err := verifiedLedgerOf(dir, verifier)
 	if err != nil {
 		return nil, err
+	}
+	return &verification{Verified: view.Verified, Ledgers: []verifiedLedger{view}}, nil
+}
+
+// verifiedLedgerOf verifies the ledger in a directory.
+func verifiedLedgerOf(dir string, verifier note.Verifier) (verifiedLedger, error) {
+	report, err := ledger.Verify(dir, verifier)
+	if err != nil {
+		return verifiedLedger{}, err
 	}
 	view := verifiedLedger{
 		Origin: report.Origin, Verified: report.Fault == nil, First: report.First, Size: report.Size,
@@ -129,7 +140,7 @@ func verifyLedger(dir string, keys []string) (*verification, error) {
 	if f := report.Fault; f != nil {
 		view.Fault = &ledgerFault{Index: f.Index, Segment: f.Segment, Offset: f.Offset, What: f.What.Error()}
 	}
-	return &verification{Verified: view.Verified, Ledgers: []verifiedLedger{view}}, nil
+	return view, nil
 }
 
 func verifyStore(ctx context.Context, dir string, keys []string) (*verification, error) {
@@ -157,6 +168,9 @@ func verifyStore(ctx context.Context, dir string, keys []string) (*verification,
 		}
 		found.Ledgers = append(found.Ledgers, view)
 	}
+	if err := found.addReads(filepath.Join(dir, reads.DirName), known); err != nil {
+		return nil, err
+	}
 	for origin := range known {
 		return nil, fmt.Errorf("--key: the store has no ledger %s", origin)
 	}
@@ -165,6 +179,28 @@ func verifyStore(ctx context.Context, dir string, keys []string) (*verification,
 	}
 	found.Findings, err = findingsIn(ctx, dir)
 	return found, err
+}
+
+// addReads verifies the collector's record of what was read, where there is one, with the
+// key that is known of it or that lies beside it.
+func (v *verification) addReads(dir string, known map[string]note.Verifier) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	key, err := readVerifier(filepath.Join(dir, "log.vkey"))
+	if err != nil {
+		return err
+	}
+	if given := known[key.Name()]; given != nil {
+		key = given
+		delete(known, key.Name())
+	}
+	view, err := verifiedLedgerOf(dir, key)
+	if err != nil {
+		return err
+	}
+	v.Ledgers, v.Verified = append(v.Ledgers, view), v.Verified && view.Verified
+	return nil
 }
 
 func findingsIn(ctx context.Context, dir string) ([]finding, error) {

@@ -75,7 +75,7 @@ func Read(origin string, r *writv1.Record) (Entry, error) {
 			out.Reason, out.Subject = d.GetDecision().GetReason(), subjectOf(d)
 		}
 	case writv1.RecordKind_RECORD_KIND_OUTCOME, writv1.RecordKind_RECORD_KIND_SESSION,
-		writv1.RecordKind_RECORD_KIND_OBSERVATION, writv1.RecordKind_RECORD_KIND_WORKFLOW:
+		writv1.RecordKind_RECORD_KIND_OBSERVATION, writv1.RecordKind_RECORD_KIND_WORKFLOW, writv1.RecordKind_RECORD_KIND_READ:
 		out.readOther(r)
 	}
 	return out, nil
@@ -95,6 +95,8 @@ func (e *Entry) readOther(r *writv1.Record) {
 		e.Session = exactly(b.GetSession(), 16)
 	case *writv1.ObservationRecord:
 		e.Session = exactly(b.GetSession(), 16)
+	case *writv1.ReadRecord:
+		e.Workload = bounded(b.GetReader(), maxWorkload)
 	case *writv1.WorkflowRecord:
 		e.Session, e.Workflow = exactly(b.GetSession(), 16), bounded(b.GetContract(), maxWorkflow)
 	}

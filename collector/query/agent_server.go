@@ -6,14 +6,11 @@ import (
 	"context"
 	"log/slog"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
-// AgentServer serves agents to those who may read everything: an agent is of no tenant,
-// and tells who else there is.
+// AgentServer serves agents to operators: an agent is of no tenant, and tells who else
+// there is.
 type AgentServer struct {
 	writv1.UnimplementedAgentServiceServer
 
@@ -49,9 +46,9 @@ func (s *AgentServer) GetAgent(ctx context.Context, r *writv1.GetAgentRequest) (
 }
 
 func (s *AgentServer) allowed(ctx context.Context) error {
-	if err := s.access.fleet(ctx); err != nil {
+	if _, err := s.access.may(ctx, writv1.ReaderRole_READER_ROLE_OPERATOR); err != nil {
 		s.log.WarnContext(ctx, "a reader of agents is refused", "error", err)
-		return status.Error(codes.PermissionDenied, "you may not see agents; readers in the collector's configuration says who may")
+		return refused(writv1.ReaderRole_READER_ROLE_OPERATOR)
 	}
 	return nil
 }

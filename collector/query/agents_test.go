@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -25,11 +23,11 @@ import (
 func (d *desk) agentReaders(t *testing.T, now time.Time) map[string]query.AgentReader {
 	t.Helper()
 	hearing := query.Hearing{Silence: time.Minute, Clock: func() time.Time { return now }}
-	h := openHallAt(t, d, hearing, &writv1.Reader{SpiffeId: auditor, Tenants: []string{"*"}})
+	h := openHallAt(t, d, hearing, &writv1.Reader{SpiffeId: operator, Tenants: []string{"*"}, Roles: []writv1.ReaderRole{writv1.ReaderRole_READER_ROLE_OPERATOR}})
 	return map[string]query.AgentReader{
 		"the store":               query.AgentsFromStore(d.store, hearing),
 		"the store's directory":   query.AgentsFromStoreDir(d.storeDir, hearing),
-		"the collector's service": query.AgentsFromService(writv1.NewAgentServiceClient(h.dial(t, auditor))),
+		"the collector's service": query.AgentsFromService(writv1.NewAgentServiceClient(h.dial(t, operator))),
 	}
 }
 
@@ -159,23 +157,6 @@ func TestAgentsComeInPages(t *testing.T) {
 	} {
 		if _, err := r.ListAgents(t.Context(), request); !errors.Is(err, query.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestAgentsAreToldOfToThoseWhoMayReadEverythingAlone(t *testing.T) {
-	t.Parallel()
-	_, h := openReaders(t)
-	for who, want := range map[string]codes.Code{auditor: codes.OK, ofAcme: codes.PermissionDenied, ofBoth: codes.PermissionDenied, agent: codes.PermissionDenied, "": codes.PermissionDenied} {
-		client := writv1.NewAgentServiceClient(h.dial(t, who))
-		if _, err := client.ListAgents(t.Context(), &writv1.ListAgentsRequest{}); status.Code(err) != want {
-			t.Errorf("ListAgents as %q = %v, want %s", who, err, want)
-		}
-		if want == codes.OK {
-			want = codes.NotFound
-		}
-		if _, err := client.GetAgent(t.Context(), &writv1.GetAgentRequest{Origin: "nobody"}); status.Code(err) != want {
-			t.Errorf("GetAgent as %q = %v, want %s", who, err, want)
 		}
 	}
 }

@@ -79,12 +79,12 @@ func (s *Server) ListRecords(ctx context.Context, r *writv1.ListRecordsRequest) 
 // tenants returns the tenants whose records the caller may read. A caller who may read
 // none is told so, and the log why.
 func (s *Server) tenants(ctx context.Context) ([]string, error) {
-	tenants, err := s.access.tenantsOf(ctx)
+	who, err := s.access.may(ctx, writv1.ReaderRole_READER_ROLE_AUDITOR)
 	if err != nil {
 		s.log.WarnContext(ctx, "a reader is refused", "error", err)
-		return nil, status.Error(codes.PermissionDenied, "you may read no records; readers in the collector's configuration says who may")
+		return nil, refused(writv1.ReaderRole_READER_ROLE_AUDITOR)
 	}
-	return tenants, nil
+	return who.tenants, nil
 }
 
 // filter returns a caller's filter with no more than the caller may read.

@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReaderRole is what a reader may do.
+type ReaderRole int32
+
+const (
+	// Never valid.
+	ReaderRole_READER_ROLE_UNSPECIFIED ReaderRole = 0
+	// List, follow, show and export the records of its tenants.
+	ReaderRole_READER_ROLE_AUDITOR ReaderRole = 1
+	// List and show agents and what is wrong with them, and no records.
+	ReaderRole_READER_ROLE_OPERATOR ReaderRole = 2
+)
+
+// Enum value maps for ReaderRole.
+var (
+	ReaderRole_name = map[int32]string{
+		0: "READER_ROLE_UNSPECIFIED",
+		1: "READER_ROLE_AUDITOR",
+		2: "READER_ROLE_OPERATOR",
+	}
+	ReaderRole_value = map[string]int32{
+		"READER_ROLE_UNSPECIFIED": 0,
+		"READER_ROLE_AUDITOR":     1,
+		"READER_ROLE_OPERATOR":    2,
+	}
+)
+
+func (x ReaderRole) Enum() *ReaderRole {
+	p := new(ReaderRole)
+	*p = x
+	return p
+}
+
+func (x ReaderRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReaderRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_config_proto_enumTypes[0].Descriptor()
+}
+
+func (ReaderRole) Type() protoreflect.EnumType {
+	return &file_writ_v1_config_proto_enumTypes[0]
+}
+
+func (x ReaderRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReaderRole.Descriptor instead.
+func (ReaderRole) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
 // AgentConfig configures "writ agent". It is written in YAML.
 type AgentConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1110,8 +1163,9 @@ type CollectorConfig struct {
 	AgentsFile string `protobuf:"bytes,5,opt,name=agents_file,json=agentsFile,proto3" json:"agents_file,omitempty"`
 	// HTTP with /livez, /readyz and /metrics. Absent: none.
 	Admin string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
-	// Who may read records over TLS. Absent or empty: nobody. A listener without TLS
-	// is for whom the machine lets in, and they read everything.
+	// Who may read over TLS. Absent or empty: nobody. A listener without TLS is for whom
+	// the machine lets in, and they read everything. What is read is recorded in the
+	// directory "reads" of data_dir; while it cannot be, nothing is read.
 	Readers []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
 	// After how long without a record an agent that has not ended is silent, which is a
 	// finding: some three of the agents' longest heartbeats. Default: 30 s.
@@ -1216,14 +1270,16 @@ func (x *CollectorConfig) GetFindingWebhook() *WebhookConfig {
 	return nil
 }
 
-// Reader is somebody who may read records at the collector.
+// Reader is somebody who may read at the collector.
 type Reader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID in the certificate.
 	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	// Tenants whose records it may read. "*", alone, is everything: what is of no
 	// tenant too, such as starts, heartbeats and bundles.
-	Tenants       []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// What it may do. Absent: READER_ROLE_AUDITOR.
+	Roles         []ReaderRole `protobuf:"varint,3,rep,packed,name=roles,proto3,enum=writ.v1.ReaderRole" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1324,13 @@ func (x *Reader) GetSpiffeId() string {
 func (x *Reader) GetTenants() []string {
 	if x != nil {
 		return x.Tenants
+	}
+	return nil
+}
+
+func (x *Reader) GetRoles() []ReaderRole {
+	if x != nil {
+		return x.Roles
 	}
 	return nil
 }
@@ -1450,16 +1513,23 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\x12E\n" +
 	"\asilence\x18\x0e \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
 	"\"\x04\b\x80\xa3\x052\x02\b\x01R\asilence\x12?\n" +
-	"\x0ffinding_webhook\x18\x0f \x01(\v2\x16.writ.v1.WebhookConfigR\x0efindingWebhook\"\xcb\x01\n" +
+	"\x0ffinding_webhook\x18\x0f \x01(\v2\x16.writ.v1.WebhookConfigR\x0efindingWebhook\"\x97\x03\n" +
 	"\x06Reader\x122\n" +
 	"\tspiffe_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\n" +
 	"\x18\x80\x10:\tspiffe://R\bspiffeId\x12\x8c\x01\n" +
 	"\atenants\x18\x02 \x03(\tBr\xbaHo\xba\x01Y\n" +
-	"\x11reader.everything\x12!\"*\" is all tenants: name it alone\x1a!!('*' in this) || size(this) == 1\x92\x01\x10\b\x01\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\atenants\"5\n" +
+	"\x11reader.everything\x12!\"*\" is all tenants: name it alone\x1a!!('*' in this) || size(this) == 1\x92\x01\x10\b\x01\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\atenants\x12>\n" +
+	"\x05roles\x18\x03 \x03(\x0e2\x13.writ.v1.ReaderRoleB\x13\xbaH\x10\x92\x01\r\x10\b\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x05roles:\x89\x01\xbaH\x85\x01\x1a\x82\x01\n" +
+	"\x0freader.operator\x12Dan operator sees agents, which are of no tenant: its tenants are \"*\"\x1a)!(2 in this.roles) || '*' in this.tenants\"5\n" +
 	"\bAgentKey\x12)\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKeyB/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey*\\\n" +
+	"\n" +
+	"ReaderRole\x12\x1b\n" +
+	"\x17READER_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13READER_ROLE_AUDITOR\x10\x01\x12\x18\n" +
+	"\x14READER_ROLE_OPERATOR\x10\x02B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_config_proto_rawDescOnce sync.Once
@@ -1473,59 +1543,62 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
+var file_writ_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_writ_v1_config_proto_goTypes = []any{
-	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
-	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
-	(*AgentListeners)(nil),      // 2: writ.v1.AgentListeners
-	(*ServerTls)(nil),           // 3: writ.v1.ServerTls
-	(*ClientTls)(nil),           // 4: writ.v1.ClientTls
-	(*IdentityConfig)(nil),      // 5: writ.v1.IdentityConfig
-	(*JwtConfig)(nil),           // 6: writ.v1.JwtConfig
-	(*WorkloadConfig)(nil),      // 7: writ.v1.WorkloadConfig
-	(*TrustedHeaders)(nil),      // 8: writ.v1.TrustedHeaders
-	(*LedgerConfig)(nil),        // 9: writ.v1.LedgerConfig
-	(*CollectorConnection)(nil), // 10: writ.v1.CollectorConnection
-	(*AgentLimits)(nil),         // 11: writ.v1.AgentLimits
-	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
-	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
-	(*Reader)(nil),              // 14: writ.v1.Reader
-	(*AgentKey)(nil),            // 15: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 17: writ.v1.WebhookConfig
-	(Durability)(0),             // 18: writ.v1.Durability
+	(ReaderRole)(0),             // 0: writ.v1.ReaderRole
+	(*AgentConfig)(nil),         // 1: writ.v1.AgentConfig
+	(*ApproverConfig)(nil),      // 2: writ.v1.ApproverConfig
+	(*AgentListeners)(nil),      // 3: writ.v1.AgentListeners
+	(*ServerTls)(nil),           // 4: writ.v1.ServerTls
+	(*ClientTls)(nil),           // 5: writ.v1.ClientTls
+	(*IdentityConfig)(nil),      // 6: writ.v1.IdentityConfig
+	(*JwtConfig)(nil),           // 7: writ.v1.JwtConfig
+	(*WorkloadConfig)(nil),      // 8: writ.v1.WorkloadConfig
+	(*TrustedHeaders)(nil),      // 9: writ.v1.TrustedHeaders
+	(*LedgerConfig)(nil),        // 10: writ.v1.LedgerConfig
+	(*CollectorConnection)(nil), // 11: writ.v1.CollectorConnection
+	(*AgentLimits)(nil),         // 12: writ.v1.AgentLimits
+	(*EnvoyConfig)(nil),         // 13: writ.v1.EnvoyConfig
+	(*CollectorConfig)(nil),     // 14: writ.v1.CollectorConfig
+	(*Reader)(nil),              // 15: writ.v1.Reader
+	(*AgentKey)(nil),            // 16: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 18: writ.v1.WebhookConfig
+	(Durability)(0),             // 19: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
-	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
-	5,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
-	9,  // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
-	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
-	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
-	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	16, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	17, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	17, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
-	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	18, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	16, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	16, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	16, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	15, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	14, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
-	16, // 23: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
-	17, // 24: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	3,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
+	6,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
+	10, // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
+	11, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
+	12, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
+	13, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
+	17, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	2,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
+	18, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	18, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	4,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	7,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	8,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	9,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	19, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	17, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	5,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	17, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	4,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	17, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	4,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	16, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	15, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	17, // 23: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
+	18, // 24: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
+	0,  // 25: writ.v1.Reader.roles:type_name -> writ.v1.ReaderRole
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1541,13 +1614,14 @@ func file_writ_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_config_proto_goTypes,
 		DependencyIndexes: file_writ_v1_config_proto_depIdxs,
+		EnumInfos:         file_writ_v1_config_proto_enumTypes,
 		MessageInfos:      file_writ_v1_config_proto_msgTypes,
 	}.Build()
 	File_writ_v1_config_proto = out.File
