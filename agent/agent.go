@@ -307,11 +307,14 @@ func (a *Agent) Tend(ctx context.Context, every Intervals) {
 }
 
 func (a *Agent) beat(ctx context.Context) {
+	status := a.options.Ledger.Status()
 	err := a.append(ctx, writv1.RecordKind_RECORD_KIND_HEARTBEAT, &writv1.HeartbeatRecord{
 		Received:      a.counts.received.Load(),
 		Allowed:       a.counts.allowed.Load(),
 		Denied:        a.counts.denied.Load(),
 		NeedsApproval: a.counts.needsApproval.Load(),
+
+		Acknowledged: status.Acknowledged, LedgerBytes: uint64(max(status.Bytes, 0)), LedgerMaxBytes: uint64(max(status.MaxBytes, 0)),
 	}, a.ownDurability())
 	if err != nil {
 		a.options.Log.ErrorContext(ctx, "the heartbeat was not recorded", "error", err)

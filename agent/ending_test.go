@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-dev/writ/agent"
 	"github.com/writ-dev/writ/ledger"
@@ -145,5 +146,34 @@ func TestAnOutcomeThatIsTooLargeIsRecordedWithoutItsResult(t *testing.T) {
 			t.Errorf("recorded %v with a result of %d bytes and a digest of %d", got.GetState(), len(got.GetResult()), len(got.GetResultDigest()))
 		}
 		w.agrees()
+	}
+}
+
+func TestAHeartbeatTellsHowFarTheCollectorIsAndHowFullTheLedger(t *testing.T) {
+	t.Parallel()
+	w := openWorkshop(t, workshopOptions{})
+	w.acknowledge()
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	tended := make(chan struct{})
+	go func() {
+		w.agent.Tend(ctx, agent.Intervals{Heartbeat: time.Millisecond, Sweep: time.Hour, Dropped: time.Hour})
+		close(tended)
+	}()
+	var beat *writv1.HeartbeatRecord
+	for beat == nil && ctx.Err() == nil {
+		w.records(func(r *writv1.Record) {
+			if r.GetKind() == writv1.RecordKind_RECORD_KIND_HEARTBEAT {
+				beat = &writv1.HeartbeatRecord{}
+				if err := proto.Unmarshal(r.GetBody(), beat); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	stop()
+	<-tended
+	status := w.ledger.Status()
+	if beat.GetAcknowledged() != status.Acknowledged || beat.GetLedgerBytes() == 0 || beat.GetLedgerBytes() > uint64(status.Bytes) || beat.GetLedgerMaxBytes() != uint64(status.MaxBytes) { //nolint:gosec // not negative
+		t.Errorf("heartbeat %v, the ledger is %+v", beat, status)
 	}
 }

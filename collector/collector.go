@@ -26,9 +26,11 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/writ-dev/writ/collector/findings"
 	"github.com/writ-dev/writ/collector/heads"
 	"github.com/writ-dev/writ/collector/ingest"
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/collector/reads"
 	"github.com/writ-dev/writ/collector/shared"
 	"github.com/writ-dev/writ/collector/store"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -69,6 +71,8 @@ type Options struct {
 	Clock func() time.Time
 	// Log is the collector's own log. It MUST be set.
 	Log *slog.Logger
+	// Tell is called with each finding, once. It MUST NOT wait. Nil tells nobody.
+	Tell func(store.Finding)
 }
 
 // Collector takes, keeps and shows records. Its methods may be called by several
@@ -78,6 +82,8 @@ type Collector struct {
 	// stopping ends when the collector stops, and stop ends it.
 	stopping context.Context
 	stop     context.CancelFunc
+	findings *findings.Keeper
+	reads    *reads.Log
 	grpc     *grpc.Server
 	health   *health.Server
 	intake   *ingest.Server
@@ -95,7 +101,7 @@ func New(ctx context.Context, o Options) (*Collector, error) {
 	c := &Collector{store: kept, health: health.NewServer()}
 	c.stopping, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := errors.Join(c.open(ctx, o), c.openLog(o)); err != nil {
-		return nil, errors.Join(err, kept.Close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -142,8 +148,20 @@ func (c *Collector) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if c.findings, err = findings.New(c.stopping, findings.Options{
+		Store: c.store, Known: func(origin string) bool { _, known := keys.Find(origin); return known },
+		Silence: o.Config.GetSilence().AsDuration(), Clock: o.Clock, Log: o.Log, Registry: o.Registry, Tell: o.Tell,
+	}); err != nil {
+		return err
+	}
 	access := query.NewAccess(o.Config.GetReaders(), o.Identify)
 	c.vkey = vkey
+	if c.reads, err = reads.Open(reads.Options{
+		Dir: filepath.Join(o.Config.GetDataDir(), reads.DirName), Origin: signer.Name() + "/" + reads.DirName, Clock: o.Clock,
+	}); err != nil {
+		return err
+	}
+	guard := query.NewGuard(access, c.reads.Add, o.Log)
 	c.grpc = grpc.NewServer(
 		grpc.Creds(o.Credentials),
 		grpc.MaxRecvMsgSize(ingest.MaxMessageBytes),
@@ -152,18 +170,22 @@ func (c *Collector) open(ctx context.Context, o Options) error {
 		grpc.ConnectionTimeout(handshake),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: silence}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: handshake, PermitWithoutStream: true}),
-		grpc.ChainStreamInterceptor(c.endStreams),
+		grpc.ChainUnaryInterceptor(guard.Unary),
+		grpc.ChainStreamInterceptor(c.endStreams, guard.Stream),
 	)
 	stops, err := c.stops(ctx, o)
 	if err != nil {
 		return err
 	}
 	c.intake = ingest.New(ingest.Options{
-		Store: c.store, Keys: keys, Signer: signer, Orders: stops, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
+		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Orders: stops, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
 	})
 	writv1.RegisterLedgerServiceServer(c.grpc, c.intake)
 	writv1.RegisterStopServiceServer(c.grpc, stops)
 	writv1.RegisterRecordServiceServer(c.grpc, query.NewServer(query.Options{Store: c.store, Access: access, Log: o.Log}))
+	writv1.RegisterAgentServiceServer(c.grpc, query.NewAgentServer(query.AgentsFromStore(c.store, query.Hearing{
+		Silence: o.Config.GetSilence().AsDuration(), Clock: o.Clock,
+	}), access, o.Log))
 	healthpb.RegisterHealthServer(c.grpc, c.health)
 	reflection.Register(c.grpc)
 	return nil
@@ -206,6 +228,9 @@ func (c *Collector) Serve(ctx context.Context, listener net.Listener) error {
 func (c *Collector) serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- c.grpc.Serve(listener) }()
+	looked := make(chan struct{})
+	go func() { defer close(looked); c.findings.Run(c.stopping) }()
+	defer func() { c.stop(); <-looked }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
@@ -253,5 +278,11 @@ func (c *Collector) Ready() error {
 	return nil
 }
 
-// Close gives the store free. Serve MUST have returned.
-func (c *Collector) Close() error { return c.store.Close() }
+// Close gives the store and the record of reads free. Serve MUST have returned.
+func (c *Collector) Close() error {
+	var err error
+	if c.reads != nil {
+		err = c.reads.Close()
+	}
+	return errors.Join(err, c.store.Close())
+}

@@ -6,9 +6,11 @@
 // that others can check (collector/heads).
 //
 // It promises that what it acknowledges is verified and stored durably, and says so with
-// its own key, collector.key in the data directory, made at the first start. The
-// transport's security is its caller's: whoever reaches the listener can read every
-// record, and send the ledgers whose log keys it holds.
+// its own key, collector.key in the data directory, made at the first start; that what is
+// wrong with a ledger is kept and told (collector/findings); and that who reads what is
+// recorded, durably, before it is answered (collector/reads). Over TLS readers do what the
+// configuration says; otherwise whoever reaches the listener reads every record. The
+// transport's security is its caller's.
 //
 //	c, err := collector.New(ctx, collector.Options{Config: config, Credentials: credentials, Clock: time.Now, Log: log})
 //	err = c.Serve(ctx, listener) // until ctx ends

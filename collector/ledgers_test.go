@@ -36,6 +36,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type place struct {
 	dir    string
 	config *writv1.CollectorConfig
+	// clock is the collector's, told hears of findings, registry has its metrics.
+	clock    func() time.Time
+	told     chan store.Finding
+	registry *prometheus.Registry
 }
 
 func newPlace(t *testing.T) *place {
@@ -45,7 +49,7 @@ func newPlace(t *testing.T) *place {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return &place{dir: dir, config: &writv1.CollectorConfig{
+	return &place{dir: dir, clock: time.Now, told: make(chan store.Finding, 100), registry: prometheus.NewRegistry(), config: &writv1.CollectorConfig{
 		DataDir: filepath.Join(dir, "store"), AgentsFile: filepath.Join(dir, "agents"),
 	}}
 }
@@ -55,9 +59,10 @@ func (p *place) socket() string { return filepath.Join(p.dir, "c.sock") }
 // collect runs a collector until the result is called.
 func (p *place) collect(t *testing.T) (stop func()) {
 	t.Helper()
+	p.registry = prometheus.NewRegistry()
 	c, err := collector.New(t.Context(), collector.Options{
-		Config: p.config, Credentials: insecure.NewCredentials(), Registry: prometheus.NewRegistry(),
-		Clock: time.Now, Log: slog.New(slog.DiscardHandler),
+		Config: p.config, Credentials: insecure.NewCredentials(), Registry: p.registry,
+		Clock: p.clock, Log: slog.New(slog.DiscardHandler), Tell: func(f store.Finding) { p.told <- f },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,8 +91,14 @@ func (p *place) collect(t *testing.T) (stop func()) {
 // agent opens a ledger; its key is known to the collector where that is said.
 func (p *place) agent(t *testing.T, name string, known bool) *ledger.Ledger {
 	t.Helper()
+	return p.agentAt(t, name, known, time.Now)
+}
+
+// agentAt is an agent with a clock of its own.
+func (p *place) agentAt(t *testing.T, name string, known bool, clock func() time.Time) *ledger.Ledger {
+	t.Helper()
 	l, _, err := ledger.Open(ledger.Options{
-		Dir: filepath.Join(p.dir, name), Origin: "example.org/agent/desk", AcknowledgeTimeout: patience,
+		Dir: filepath.Join(p.dir, name), Origin: "example.org/agent/desk", AcknowledgeTimeout: patience, Clock: clock,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -265,6 +276,9 @@ func TestALedgerThatDoesNotContinueWhatIsHeldIsAFinding(t *testing.T) {
 			found := p.findings(t)
 			if len(found) != 1 || found[0].Kind != c.want || len(found[0].HeldHead) == 0 || len(found[0].Head) == 0 {
 				t.Errorf("findings = %+v, want a %s with both heads", found, c.want)
+			}
+			if told := <-p.told; told.Kind != c.want || len(p.told) > 0 {
+				t.Errorf("told of %+v and %d more, want the %s once", told, len(p.told), c.want)
 			}
 		})
 	}

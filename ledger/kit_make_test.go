@@ -93,6 +93,7 @@ func entries() []Entry {
 			Stop:   &writv1.Stop{Scope: &writv1.StopScope{Tool: "payments.*", Tenant: proto.String("acme")}, Time: at, ExpireTime: at},
 			Choice: writv1.StopChoice_STOP_CHOICE_STOP, Operator: "grace",
 		}},
+		{Kind: writv1.RecordKind_RECORD_KIND_READ, Body: &writv1.ReadRecord{Reader: "spiffe://example.org/auditor", Tenants: []string{"acme"}, Method: "/writ.v1.RecordService/GetRecord", Request: "{}"}},
 		{Kind: writv1.RecordKind_RECORD_KIND_HEARTBEAT, Body: &writv1.HeartbeatRecord{Received: 300, Allowed: 200, Denied: 100}},
 		{Kind: writv1.RecordKind_RECORD_KIND_END, Body: &writv1.EndRecord{OpenAdmissions: 1}},
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -22,15 +23,15 @@ import (
 // configuration says where to.
 func (p *parts) openWebhooks() error {
 	var err error
-	if p.alerts, err = p.openWebhook("alert", p.config.GetAlertWebhook()); err != nil {
+	if p.alerts, err = openWebhook("alert", p.config.GetAlertWebhook(), p.registry, p.log); err != nil {
 		return err
 	}
-	p.asks, err = p.openWebhook("approval", p.config.GetApprovalWebhook())
+	p.asks, err = openWebhook("approval", p.config.GetApprovalWebhook(), p.registry, p.log)
 	return err
 }
 
 // openWebhook makes what posts messages of a kind; nil where there is no webhook.
-func (p *parts) openWebhook(kind string, config *writv1.WebhookConfig) (*webhook.Sender, error) {
+func openWebhook(kind string, config *writv1.WebhookConfig, registry prometheus.Registerer, log *slog.Logger) (*webhook.Sender, error) {
 	if config == nil {
 		return nil, nil
 	}
@@ -42,9 +43,9 @@ func (p *parts) openWebhook(kind string, config *writv1.WebhookConfig) (*webhook
 		Name: "writ_" + kind + "_webhook_attempts_total",
 		Help: "Attempts to post a message of the kind " + kind + ", by what became of them.",
 	}, []string{"result"})
-	p.registry.MustRegister(attempts)
+	registry.MustRegister(attempts)
 	sender, err := webhook.New(webhook.Options{
-		URL: config.GetUrl(), Secret: secret, Clock: time.Now, Log: p.log,
+		URL: config.GetUrl(), Secret: secret, Clock: time.Now, Log: log,
 		Done: func(taken webhook.Taken) {
 			attempts.WithLabelValues([...]string{"delivered", "retried", "dropped"}[taken]).Inc()
 		},

@@ -53,8 +53,13 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	sender, err := openWebhook("finding", config.GetFindingWebhook(), registry, log)
+	if err != nil {
+		return err
+	}
 	c, err := collector.New(ctx, collector.Options{
 		Config: config, Credentials: transport, Identify: identity.CertificateID, Registry: registry, Clock: time.Now, Log: log,
+		Tell: teller(sender, log),
 	})
 	if err != nil {
 		return err
@@ -67,6 +72,9 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 	}
 	if err := serveAdmin(ctx, group, config.GetAdmin(), registry, c.Ready); err != nil {
 		return errors.Join(err, listener.Close())
+	}
+	if sender != nil {
+		group.Go(func() error { sender.Run(ctx); return nil })
 	}
 	if err := serveHeadLog(ctx, group, config.GetHeadLog().GetListener(), c.HeadLog()); err != nil {
 		return errors.Join(err, listener.Close())

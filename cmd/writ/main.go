@@ -89,6 +89,7 @@ records. The other commands work on bundles and records.`,
 	}
 	root.AddCommand(
 		newAgent(),
+		newAgents(),
 		newApprovals(),
 		newBudgets(),
 		newCollector(),

@@ -34,7 +34,7 @@ without.`,
 	}
 	from := &recordSource{}
 	from.add(cmd.PersistentFlags())
-	cmd.AddCommand(newRecordsList(from), newRecordsShow(from), newRecordsExport(from))
+	cmd.AddCommand(newRecordsList(from), newRecordsTail(from), newRecordsShow(from), newRecordsExport(from))
 	return cmd
 }
 
@@ -122,7 +122,7 @@ func (s *recordSource) complete(stderr io.Writer, reader query.Reader) error {
 
 // recordFilter are the flags that select records.
 type recordFilter struct {
-	since, until, tool, verdict, tenant, principal, origin string
+	since, until, tool, verdict, tenant, principal, origin, expression string
 
 	kinds []string
 }
@@ -172,11 +172,12 @@ func (f *recordFilter) addCommon(flags *pflag.FlagSet) {
 	flags.StringVar(&f.tenant, "tenant", "", "of this tenant")
 	flags.StringVar(&f.principal, "principal", "", "of this workload or user")
 	flags.StringVar(&f.origin, "origin", "", "of the ledger with this origin")
+	flags.StringVar(&f.expression, "filter", "", "an AIP-160 filter, such as 'check:small AND NOT user = ada'")
 }
 
 // message is the filter, with times seen from now.
 func (f *recordFilter) message(now time.Time) (*writv1.RecordFilter, error) {
-	out := &writv1.RecordFilter{Tool: f.tool, Tenant: f.tenant, Principal: f.principal, Origin: f.origin}
+	out := &writv1.RecordFilter{Tool: f.tool, Tenant: f.tenant, Principal: f.principal, Origin: f.origin, Expression: f.expression}
 	var err error
 	if out.StartTime, err = instant("since", f.since, now); err != nil {
 		return nil, err
@@ -226,44 +227,72 @@ func newRecordsList(from *recordSource) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List records, newest first",
-		Long: `List prints records, newest first. With --follow it prints the newest ones oldest
-first, and then each as it is written, until it is interrupted.`,
-		Args: cobra.NoArgs,
+		Args:  cobra.NoArgs,
 	}
 	form := addRecordForm(cmd)
 	filter := &recordFilter{}
 	filter.add(cmd)
 	limit := cmd.Flags().IntP("limit", "n", query.DefaultPage, "most records to list")
-	follow := cmd.Flags().BoolP("follow", "f", false, "go on with what is written from now on")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		selected, err := filter.message(time.Now())
-		switch {
-		case err != nil:
-			return err
-		case *limit < 0 || *limit > maxListed || *limit == 0 && !*follow:
+		if *limit < 1 || *limit > maxListed {
 			return fmt.Errorf("--limit is 1 to %d", maxListed)
-		case *follow && filter.until != "":
-			return errors.New("--follow goes on until it is interrupted: it does not go with --until")
 		}
-		reader, closer, err := from.open()
-		if err != nil {
-			return from.advise(err)
-		}
-		l := &listing{reader: reader, filter: selected, limit: *limit, write: form.writer(cmd.OutOrStdout())}
-		if *follow {
-			err = l.follow(cmd.Context())
-		} else {
-			err = l.list(cmd.Context(), l.write)
-		}
-		if err == nil {
-			err = from.complete(cmd.ErrOrStderr(), reader)
-		}
-		return errors.Join(from.advise(err), closer.Close())
+		return from.list(cmd, filter, form, func(l *listing) error {
+			l.limit = *limit
+			return l.list(cmd.Context(), l.write)
+		})
 	}
 	return cmd
 }
 
-// listing is a run of "writ records list".
+// tailed is how many records that are there are printed before those to come.
+const tailed = 10
+
+func newRecordsTail(from *recordSource) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Print the newest records, and go on with those to come",
+		Long: `Tail prints the newest records, oldest first, and then each as it is written or stored,
+until it is interrupted.`,
+		Args: cobra.NoArgs,
+	}
+	form := addRecordForm(cmd)
+	filter := &recordFilter{}
+	filter.add(cmd)
+	limit := cmd.Flags().IntP("limit", "n", tailed, "most records to begin with")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case *limit < 0 || *limit > maxListed:
+			return fmt.Errorf("--limit is 0 to %d", maxListed)
+		case filter.until != "":
+			return errors.New("tail goes on until it is interrupted: it does not go with --until")
+		}
+		return from.list(cmd, filter, form, func(l *listing) error {
+			l.limit = *limit
+			return l.follow(cmd.Context())
+		})
+	}
+	return cmd
+}
+
+// list opens what is listed for a run of it.
+func (s *recordSource) list(cmd *cobra.Command, filter *recordFilter, form *recordForm, run func(*listing) error) error {
+	selected, err := filter.message(time.Now())
+	if err != nil {
+		return err
+	}
+	reader, closer, err := s.open()
+	if err != nil {
+		return s.advise(err)
+	}
+	err = run(&listing{reader: reader, filter: selected, write: form.writer(cmd.OutOrStdout())})
+	if err == nil {
+		err = s.complete(cmd.ErrOrStderr(), reader)
+	}
+	return errors.Join(s.advise(err), closer.Close())
+}
+
+// listing is a run of "writ records list" or "tail".
 type listing struct {
 	reader query.Reader
 	filter *writv1.RecordFilter

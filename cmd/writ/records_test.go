@@ -104,6 +104,7 @@ func serveTo(dir, socket string, do func(*store.Store) error) (err error) {
 	}
 	server := grpc.NewServer()
 	writv1.RegisterRecordServiceServer(server, query.NewServer(query.Options{Store: s}))
+	writv1.RegisterAgentServiceServer(server, query.NewAgentServer(query.AgentsFromStore(s, query.Hearing{}), query.Access{}, nil))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	err = do(s)
@@ -265,7 +266,7 @@ func TestFollowPrintsWhatIsThereAndThenWhatComes(t *testing.T) {
 	}
 }
 
-// followed runs "records list --follow", writes more once it has printed what was there,
+// followed runs "records tail", writes more once it has printed what was there,
 // interrupts it once it has printed that, and returns how it ended.
 func followed(t *testing.T, write func() error, arguments ...string) error {
 	t.Helper()
@@ -274,7 +275,7 @@ func followed(t *testing.T, write func() error, arguments ...string) error {
 	in, out := io.Pipe()
 	root := newRoot()
 	root.SetOut(out)
-	root.SetArgs(append([]string{"records", "list", "--follow", "--limit", "2", "--tool", "books.refund", "--kind", "decision"}, arguments...))
+	root.SetArgs(append([]string{"records", "tail", "--limit", "2", "--tool", "books.refund", "--kind", "decision"}, arguments...))
 	ended := make(chan error, 1)
 	go func() {
 		err := root.ExecuteContext(ctx)

@@ -262,6 +262,9 @@ func (v *verifying) verifyStore(ctx context.Context) (*verification, error) {
 		}
 		found.Ledgers = append(found.Ledgers, view)
 	}
+	if err := v.addReads(found, known); err != nil {
+		return nil, err
+	}
 	for origin := range known {
 		return nil, fmt.Errorf("--key: the store has no ledger %s", origin)
 	}

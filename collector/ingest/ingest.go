@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/writ-dev/writ/collector/store"
+	"github.com/writ-dev/writ/collector/findings"
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -23,6 +23,12 @@ import (
 // MaxMessageBytes is how large a message of an agent may be: the credit that it is
 // given, which is more than one bundle takes, and the framing of its records.
 const MaxMessageBytes = stream.Credit + 1<<20
+
+// maxOrigin and maxHead bound a hello, as ledger_service.proto does.
+const (
+	maxOrigin = 512
+	maxHead   = 4096
+)
 
 // defaultPatience is how long an agent may take to say hello.
 const defaultPatience = 10 * time.Second
@@ -33,8 +39,6 @@ type Store interface {
 	Holding(ctx context.Context, origin string) (stream.Holding, error)
 	// Put stores what was accepted on top of a holding, durably.
 	Put(ctx context.Context, from stream.Holding, a stream.Accepted, vkey string) error
-	// AddFinding keeps what is wrong with a ledger.
-	AddFinding(ctx context.Context, f store.Finding) error
 }
 
 // Orders are what operators have ordered. A *shared.Stops is one.
@@ -50,6 +54,8 @@ type Options struct {
 	Store Store
 	// Keys knows the agents. It MUST be set.
 	Keys *Keys
+	// Findings keeps what is wrong with ledgers. It MUST be set.
+	Findings *findings.Keeper
 	// Signer signs acknowledgements. It MUST be set.
 	Signer note.Signer
 	// Orders are what operators have ordered, for every agent; nil is nothing.
@@ -58,7 +64,7 @@ type Options struct {
 	Patience time.Duration
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
-	// Log hears of findings and of what failed. Nil is silent.
+	// Log hears of what failed. Nil is silent.
 	Log *slog.Logger
 }
 
@@ -102,7 +108,7 @@ func (s *Server) Sync(in grpc.BidiStreamingServer[writv1.SyncRequest, writv1.Syn
 	}
 	key, ok := s.options.Keys.Find(hello.GetOrigin())
 	if !ok {
-		s.options.Log.WarnContext(ctx, "an agent is not known", "origin", hello.GetOrigin())
+		s.options.Findings.Stranger(ctx, hello.GetOrigin(), hello.GetHead())
 		return status.Errorf(codes.PermissionDenied,
 			"the collector does not know the ledger %q: add the agent's log.vkey to its agents or agents_file", hello.GetOrigin())
 	}
@@ -175,8 +181,8 @@ func (s *Server) hello(ctx context.Context, requests <-chan *writv1.SyncRequest)
 		return nil, err
 	}
 	hello := request.GetHello()
-	if hello == nil || hello.GetOrigin() == "" || len(hello.GetOrigin()) > 512 {
-		return nil, status.Error(codes.InvalidArgument, "the first message is not a hello with an origin")
+	if hello == nil || hello.GetOrigin() == "" || len(hello.GetOrigin()) > maxOrigin || len(hello.GetHead()) > maxHead {
+		return nil, status.Errorf(codes.InvalidArgument, "the first message is not a hello with an origin and a head of at most %d bytes", maxHead)
 	}
 	return hello, nil
 }

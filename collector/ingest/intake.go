@@ -97,6 +97,7 @@ func (i *intake) take(ctx context.Context, request *writv1.SyncRequest) error {
 	if err != nil {
 		return i.refuse(ctx, err)
 	}
+	i.options.Findings.Taking(ctx, i.held, accepted)
 	switch err := i.options.Store.Put(ctx, i.held, accepted, i.key.Text); {
 	case errors.Is(err, store.ErrConflict):
 		return status.Error(codes.Aborted, "the ledger was moved by another stream: connect again")
@@ -105,6 +106,7 @@ func (i *intake) take(ctx context.Context, request *writv1.SyncRequest) error {
 	case err != nil:
 		return i.failed(ctx, "store a bundle", err)
 	}
+	i.options.Findings.Taken(ctx, accepted)
 	i.held = accepted.Holding
 	i.options.Metrics.stored(len(accepted.Records), size)
 	return i.acknowledge(ctx, size)
@@ -150,16 +152,14 @@ func (i *intake) refuse(ctx context.Context, err error) error {
 	if !errors.As(err, &found) {
 		return i.failed(ctx, "verify", err)
 	}
-	i.options.Metrics.found(found.Kind)
-	i.options.Log.ErrorContext(ctx, "a ledger is not taken", "origin", i.origin, "finding", found.Kind.String(), "detail", found.Detail)
-	if found.Kind != stream.Malformed {
-		kept := store.Finding{
+	if found.Kind == stream.Malformed {
+		i.options.Log.WarnContext(ctx, "a ledger is not taken", "origin", i.origin, "detail", found.Error())
+		i.options.Findings.Count(found.Kind.String())
+	} else {
+		i.options.Findings.Keep(ctx, store.Finding{
 			Origin: i.origin, Kind: found.Kind.String(), Detail: found.Detail,
 			HeldSize: i.held.Size, HeldRoot: i.held.Root, Head: found.Head,
-		}
-		if err := i.options.Store.AddFinding(ctx, kept); err != nil {
-			i.options.Log.ErrorContext(ctx, "the finding was not kept", "origin", i.origin, "error", err)
-		}
+		})
 	}
 	return status.Errorf(codeOf[found.Kind], "%s: %s", found.Kind, found.Detail)
 }

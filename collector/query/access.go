@@ -22,52 +22,81 @@ import (
 // everything stands for all records, those that are of no tenant too.
 const everything = "*"
 
-// Access says who may read which records. Over TLS a reader is the SPIFFE ID of its
-// certificate, and reads what the configuration says, or nothing. A connection without
-// TLS comes from whom the machine lets in, to a unix socket or loopback, and reads
-// everything. The zero Access lets nobody read over TLS.
+// Access says who may read what. Over TLS a reader is the SPIFFE ID of its certificate,
+// and does what the configuration says, or nothing. A connection without TLS comes from
+// whom the machine lets in, to a unix socket or loopback, and reads everything. The zero
+// Access lets nobody read over TLS.
 type Access struct {
 	identify func(tls.ConnectionState) (string, error)
-	tenants  map[string][]string
+	readers  map[string]*writv1.Reader
 }
 
 // NewAccess returns the access that a configuration gives. identify returns the SPIFFE
 // ID of a verified connection, "" where it proves none.
 func NewAccess(readers []*writv1.Reader, identify func(tls.ConnectionState) (string, error)) Access {
-	a := Access{identify: identify, tenants: make(map[string][]string, len(readers))}
+	a := Access{identify: identify, readers: make(map[string]*writv1.Reader, len(readers))}
 	for _, reader := range readers {
-		a.tenants[reader.GetSpiffeId()] = reader.GetTenants()
+		a.readers[reader.GetSpiffeId()] = reader
 	}
 	return a
 }
 
-// tenantsOf returns the tenants whose records the caller may read.
-func (a Access) tenantsOf(ctx context.Context) ([]string, error) {
-	caller, ok := peer.FromContext(ctx)
+// caller is who reads, and which tenants' records it may.
+type caller struct {
+	id      string // "" without TLS
+	tenants []string
+}
+
+// may returns the caller, or why it may not do what a role does.
+func (a Access) may(ctx context.Context, role writv1.ReaderRole) (caller, error) {
+	from, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil, errors.New("nothing is known of the connection")
+		return caller{}, errors.New("nothing is known of the connection")
 	}
-	switch c := caller.AuthInfo.(type) {
+	switch c := from.AuthInfo.(type) {
 	case nil:
-		return []string{everything}, nil
+		return caller{tenants: []string{everything}}, nil
 	case credentials.TLSInfo:
-		if a.identify == nil {
-			return nil, errors.New("no reader is configured")
-		}
-		id, err := a.identify(c.State)
-		if err != nil {
-			return nil, err
-		}
-		if tenants := a.tenants[id]; id != "" && len(tenants) > 0 {
-			return tenants, nil
-		}
-		return nil, fmt.Errorf("%q is no reader", id)
+		return a.reader(c.State, role)
 	default:
 		if c.AuthType() == "insecure" {
-			return []string{everything}, nil
+			return caller{tenants: []string{everything}}, nil
 		}
-		return nil, fmt.Errorf("a connection of kind %s", c.AuthType())
+		return caller{}, fmt.Errorf("a connection of kind %s", c.AuthType())
 	}
+}
+
+// reader returns who has a certificate, if the configuration gives it a role.
+func (a Access) reader(state tls.ConnectionState, role writv1.ReaderRole) (caller, error) {
+	if a.identify == nil {
+		return caller{}, errors.New("no reader is configured")
+	}
+	id, err := a.identify(state)
+	if err != nil {
+		return caller{}, err
+	}
+	reader := a.readers[id]
+	roles := reader.GetRoles()
+	if len(roles) == 0 {
+		roles = []writv1.ReaderRole{writv1.ReaderRole_READER_ROLE_AUDITOR}
+	}
+	switch {
+	case id == "" || len(reader.GetTenants()) == 0:
+		return caller{}, fmt.Errorf("%q is no reader", id)
+	case !slices.Contains(roles, role):
+		return caller{}, fmt.Errorf("%q has not the role %s", id, role)
+	case role == writv1.ReaderRole_READER_ROLE_OPERATOR && !slices.Contains(reader.GetTenants(), everything):
+		return caller{}, fmt.Errorf("%q is a reader of some tenants, and agents are of none", id)
+	}
+	return caller{id: id, tenants: reader.GetTenants()}, nil
+}
+
+// refused is what a caller is told that may not do what a role does. The log says why.
+func refused(role writv1.ReaderRole) error {
+	if role == writv1.ReaderRole_READER_ROLE_OPERATOR {
+		return status.Error(codes.PermissionDenied, "you may not see agents; readers in the collector's configuration says who may")
+	}
+	return status.Error(codes.PermissionDenied, "you may read no records; readers in the collector's configuration says who may")
 }
 
 // narrow returns the filter with no more than its caller may read.

@@ -6,10 +6,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,9 +31,46 @@ type hall struct {
 	authority *testenv.Authority
 	pool      *x509.CertPool
 	address   string
+
+	mu sync.Mutex // guards what follows
+	// reads are those that were recorded; while full is set none is.
+	reads []*writv1.ReadRecord
+	full  bool
+}
+
+// record is where a hall's reads are recorded.
+func (h *hall) record(_ context.Context, r *writv1.ReadRecord) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.full {
+		return errors.New("no room")
+	}
+	h.reads = append(h.reads, r)
+	return nil
+}
+
+// recorded are the reads since it was called last.
+func (h *hall) recorded() []*writv1.ReadRecord {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := h.reads
+	h.reads = nil
+	return out
+}
+
+func (h *hall) setFull(full bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.full = full
 }
 
 func openHall(t *testing.T, d *desk, readers ...*writv1.Reader) *hall {
+	t.Helper()
+	return openHallAt(t, d, query.Hearing{}, readers...)
+}
+
+// openHallAt is a hall with its own idea of when agents are silent.
+func openHallAt(t *testing.T, d *desk, hearing query.Hearing, readers ...*writv1.Reader) *hall {
 	t.Helper()
 	access := query.NewAccess(readers, identity.CertificateID)
 	h := &hall{authority: testenv.NewAuthority(t), pool: x509.NewCertPool()}
@@ -46,10 +85,12 @@ func openHall(t *testing.T, d *desk, readers ...*writv1.Reader) *hall {
 		t.Fatal(err)
 	}
 	h.address = listener.Addr().String()
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+	guard := query.NewGuard(access, h.record, nil)
+	server := grpc.NewServer(grpc.UnaryInterceptor(guard.Unary), grpc.StreamInterceptor(guard.Stream), grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{own}, ClientCAs: h.pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
 	})))
 	writv1.RegisterRecordServiceServer(server, query.NewServer(query.Options{Store: d.store, Access: access}))
+	writv1.RegisterAgentServiceServer(server, query.NewAgentServer(query.AgentsFromStore(d.store, hearing), access, nil))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -75,6 +116,11 @@ func (h *hall) pair(t *testing.T, template *x509.Certificate) tls.Certificate {
 // as connects with a certificate that has a SPIFFE ID, or none where that is empty.
 func (h *hall) as(t *testing.T, id string) writv1.RecordServiceClient {
 	t.Helper()
+	return writv1.NewRecordServiceClient(h.dial(t, id))
+}
+
+func (h *hall) dial(t *testing.T, id string) *grpc.ClientConn {
+	t.Helper()
 	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	if id != "" {
 		name, err := url.Parse(id)
@@ -90,14 +136,17 @@ func (h *hall) as(t *testing.T, id string) writv1.RecordServiceClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return writv1.NewRecordServiceClient(conn)
+	return conn
 }
 
 const (
-	auditor = "spiffe://example.org/auditor"
-	ofAcme  = "spiffe://example.org/acme"
-	ofBoth  = "spiffe://example.org/both"
-	agent   = "spiffe://example.org/agent"
+	auditor  = "spiffe://example.org/auditor"
+	operator = "spiffe://example.org/operator"
+	chief    = "spiffe://example.org/chief"
+	ofAcme   = "spiffe://example.org/acme"
+	acmeDesk = "spiffe://example.org/acme/desk"
+	ofBoth   = "spiffe://example.org/both"
+	agent    = "spiffe://example.org/agent"
 )
 
 func openReaders(t *testing.T) (*desk, *hall) {
@@ -106,6 +155,10 @@ func openReaders(t *testing.T) (*desk, *hall) {
 	d.write(t, aDay()...)
 	return d, openHall(t, d,
 		&writv1.Reader{SpiffeId: auditor, Tenants: []string{"*"}},
+		&writv1.Reader{SpiffeId: operator, Tenants: []string{"*"}, Roles: []writv1.ReaderRole{writv1.ReaderRole_READER_ROLE_OPERATOR}},
+		&writv1.Reader{SpiffeId: chief, Tenants: []string{"*"}, Roles: []writv1.ReaderRole{writv1.ReaderRole_READER_ROLE_OPERATOR, writv1.ReaderRole_READER_ROLE_AUDITOR}},
+		// The configuration's own rules refuse this one.
+		&writv1.Reader{SpiffeId: acmeDesk, Tenants: []string{"acme"}, Roles: []writv1.ReaderRole{writv1.ReaderRole_READER_ROLE_OPERATOR}},
 		&writv1.Reader{SpiffeId: ofAcme, Tenants: []string{"acme"}},
 		&writv1.Reader{SpiffeId: ofBoth, Tenants: []string{"acme", "globex"}})
 }

@@ -164,7 +164,10 @@ func (r *LedgerReader) export(ctx context.Context, req *writv1.ExportRecordsRequ
 	if err := e.finish(in.Head()); err != nil {
 		return err
 	}
-	selected := newMatcher(req.GetFilter(), r.verifier.Name())
+	selected, err := newMatcher(req.GetFilter(), r.verifier.Name())
+	if err != nil {
+		return err
+	}
 	return ledger.NewDirReader(r.dir, r.verifier).Read(func(index uint64, raw []byte) error {
 		if index >= e.head.Size {
 			return errEnough
@@ -261,7 +264,10 @@ func (r storeReader) exportLedger(ctx context.Context, req *writv1.ExportRecords
 	if err := e.finish(head, signed); err != nil {
 		return err
 	}
-	selected := newMatcher(req.GetFilter(), head.Origin)
+	selected, err := newMatcher(req.GetFilter(), head.Origin)
+	if err != nil {
+		return err
+	}
 	return r.walk(ctx, head, func(_ uint64, raw []byte) error { return e.take(selected, raw) })
 }
 

@@ -179,8 +179,11 @@ func (w *window) page(origin string, place uint64, size int) *writv1.ListRecords
 // the ledger end before its end is kept as incomplete. It is called with mu held.
 func (r *LedgerReader) scan(ctx context.Context, filter *writv1.RecordFilter, take func(uint64, []byte) error) error {
 	in := ledger.NewDirReader(r.dir, r.verifier)
-	selected := newMatcher(filter, r.verifier.Name())
-	err := in.Read(visitor(ctx, selected, take))
+	selected, err := newMatcher(filter, r.verifier.Name())
+	if err != nil {
+		return err
+	}
+	err = in.Read(visitor(ctx, selected, take))
 	var fault *ledger.Fault
 	switch r.incomplete = nil; {
 	case errors.As(err, &fault):
@@ -260,7 +263,10 @@ func (r *LedgerReader) Watch(ctx context.Context, filter *writv1.RecordFilter) (
 		return nil, err
 	}
 	in := ledger.NewDirReader(r.dir, r.verifier)
-	selected := newMatcher(filter, r.verifier.Name())
+	selected, err := newMatcher(filter, r.verifier.Name())
+	if err != nil {
+		return nil, err
+	}
 	if err := in.Read(visitor(ctx, selected, func(uint64, []byte) error { return nil })); err != nil {
 		return nil, err
 	}

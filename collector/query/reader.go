@@ -12,6 +12,7 @@ import (
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/writ-dev/writ/collector/filters"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -67,6 +68,9 @@ func check(m proto.Message) error {
 
 // checkFilter says what is wrong with a filter beyond the rules of its message.
 func checkFilter(f *writv1.RecordFilter) error {
+	if _, err := filters.Parse(f.GetExpression()); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	switch start, end := f.GetStartTime(), f.GetEndTime(); {
 	case start != nil && !start.IsValid(), end != nil && !end.IsValid():
 		return fmt.Errorf("%w: a time that is none", ErrInvalid)

@@ -82,12 +82,12 @@ func (s *Server) ListRecords(ctx context.Context, r *writv1.ListRecordsRequest) 
 // tenants returns the tenants whose records the caller may read. A caller who may read
 // none is told so, and the log why.
 func (s *Server) tenants(ctx context.Context) ([]string, error) {
-	tenants, err := s.access.tenantsOf(ctx)
+	who, err := s.access.may(ctx, writv1.ReaderRole_READER_ROLE_AUDITOR)
 	if err != nil {
 		s.log.WarnContext(ctx, "a reader is refused", "error", err)
-		return nil, status.Error(codes.PermissionDenied, "you may read no records; readers in the collector's configuration says who may")
+		return nil, refused(writv1.ReaderRole_READER_ROLE_AUDITOR)
 	}
-	return tenants, nil
+	return who.tenants, nil
 }
 
 // filter returns a caller's filter with no more than the caller may read.
@@ -214,14 +214,17 @@ func (s *Server) attend(ctx context.Context, w *watcher) error {
 	}
 }
 
-// status is an error as a caller gets it. What it may not know is logged.
-func (s *Server) status(ctx context.Context, err error) error {
+// status is an error as a caller gets it.
+func (s *Server) status(ctx context.Context, err error) error { return statusOf(ctx, s.log, err) }
+
+// statusOf is an error as a caller gets it. What it may not know is logged.
+func statusOf(ctx context.Context, log *slog.Logger, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrInvalid):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoAgent):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, ErrTooMany):
 		return status.Error(codes.ResourceExhausted, err.Error())
@@ -232,7 +235,7 @@ func (s *Server) status(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	default:
-		s.log.ErrorContext(ctx, "records cannot be read", "error", err)
+		log.ErrorContext(ctx, "the store cannot be read", "error", err)
 		return status.Error(codes.Internal, "the collector cannot read its store")
 	}
 }

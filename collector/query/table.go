@@ -67,9 +67,12 @@ func row(v view) []string {
 	if v.err != nil {
 		return []string{"-", "UNREADABLE", "-", "-", "-", "-", "-", "-", "-"}
 	}
-	d := v.decision()
+	d, who := v.decision(), principal(v.decision().GetPrincipal())
+	if read, ok := v.body.(*writv1.ReadRecord); ok {
+		who = read.GetReader()
+	}
 	return []string{
 		v.time().Format(timeForm), cell(v.kind()), cell(v.result()), cell(v.reason()), cell(d.GetTool()),
-		cell(v.record.GetTenant()), cell(principal(d.GetPrincipal())), cell(v.id()), strconv.FormatUint(v.record.GetIndex(), 10),
+		cell(v.record.GetTenant()), cell(who), cell(v.id()), strconv.FormatUint(v.record.GetIndex(), 10),
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/writ-dev/writ/ledger/stream"
 )
 
 const (
@@ -17,15 +19,18 @@ const (
 	findingsOfKind = 16
 	// maxFindings bounds how many rows there are in all.
 	maxFindings = 1 << 16
-	maxKind     = 64
-	maxDetail   = 1024
+	// maxStrangers bounds how many there are about keys of ledgers that are not held:
+	// anybody can name a ledger, and is to leave room for what is found about those held.
+	maxStrangers = 1 << 10
+	maxKind      = 64
+	maxDetail    = 1024
 )
 
-// Finding is something that is wrong with a ledger that was not taken, with both heads
-// as evidence.
+// Finding is something that is wrong with a ledger, with both heads as evidence.
 type Finding struct {
 	Origin string
-	// Kind is what is wrong: the name of a stream.FindingKind.
+	// Kind is what is wrong: the name of a stream.FindingKind, or of a kind of
+	// collector/findings.
 	Kind   string
 	Detail string
 	// HeldSize and HeldRoot are what was held, and HeldHead is the signed note of it,
@@ -83,7 +88,22 @@ func addFinding(ctx context.Context, tx *sql.Tx, f Finding) error {
 	if all >= maxFindings {
 		return ErrFindings
 	}
+	if counted, err := countStranger(ctx, tx, f); err != nil || counted {
+		return err
+	}
 	return insertFinding(ctx, tx, f)
+}
+
+// countStranger counts a finding about the key of a ledger that is not held with the
+// newest of its like, where there are many of them.
+func countStranger(ctx context.Context, tx *sql.Tx, f Finding) (bool, error) {
+	if f.Kind != stream.UnknownKey.String() {
+		return false, nil
+	}
+	return update(ctx, tx, `WITH strangers AS (SELECT id FROM findings WHERE kind = ?2 AND origin NOT IN (SELECT origin FROM ledgers))
+		UPDATE findings SET count = count + 1, last_time = max(last_time, ?1)
+		WHERE id = (SELECT max(id) FROM strangers) AND (SELECT count(*) FROM strangers) >= ?3
+		AND NOT EXISTS (SELECT 1 FROM ledgers WHERE origin = ?4)`, f.Time.UnixNano(), f.Kind, maxStrangers, f.Origin)
 }
 
 func insertFinding(ctx context.Context, tx *sql.Tx, f Finding) error {
@@ -135,6 +155,25 @@ func (s *Store) Findings(ctx context.Context, origin string) ([]Finding, error) 
 		return nil, fmt.Errorf("list findings: %w", err)
 	}
 	return out, nil
+}
+
+// CountFindings says how many findings are kept of each kind.
+func (s *Store) CountFindings(ctx context.Context) (map[string]int, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT kind, count(*) FROM findings GROUP BY kind`)
+	if err != nil {
+		return nil, fmt.Errorf("count findings: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // Err tells
+	out := map[string]int{}
+	for rows.Next() {
+		var kind string
+		var n int
+		if err := rows.Scan(&kind, &n); err != nil {
+			return nil, fmt.Errorf("count findings: %w", err)
+		}
+		out[kind] = n
+	}
+	return out, rows.Err()
 }
 
 // cut shortens a text to so many bytes of valid UTF-8.

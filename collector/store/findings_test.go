@@ -101,3 +101,30 @@ func TestAFindingThatSaysNothingOrTooMuchIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestStrangersLeaveRoomForFindingsAboutLedgersThatAreHeld(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	src := newSource(t, 1, day(1)...)
+	src.putAll(t, s)
+	const most, n = 1 << 10, 1<<10 + 20
+	for i := range n {
+		if err := s.AddFinding(t.Context(), store.Finding{Origin: fmt.Sprintf("stranger %d", i), Kind: "unknown_key"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.AddFinding(t.Context(), store.Finding{Origin: src.origin, Kind: "unknown_key"}); err != nil {
+		t.Fatal(err)
+	}
+	kinds, err := s.CountFindings(t.Context())
+	if err != nil || kinds["unknown_key"] != most+1 || len(kinds) != 1 {
+		t.Errorf("CountFindings = %v, %v, want %d strangers and a ledger that is held", kinds, err, most)
+	}
+	count := 0
+	for _, f := range findings(t, s, "") {
+		count += f.Count
+	}
+	if count != n+1 {
+		t.Errorf("%d are counted, want %d", count, n+1)
+	}
+}

@@ -98,6 +98,24 @@ CREATE TABLE stop_orders (
   UNIQUE (stop, choice)
 ) STRICT;
 `,
+	// What tells of an agent is found without its decisions.
+	`
+CREATE INDEX records_agent ON records (ledger, kind) WHERE kind IN (4, 5);
+`,
+	// What filters compare beside; reindex fills it for what is there.
+	`
+ALTER TABLE records ADD COLUMN reason INTEGER;
+ALTER TABLE records ADD COLUMN bundle BLOB;
+ALTER TABLE records ADD COLUMN session BLOB;
+ALTER TABLE records ADD COLUMN workflow TEXT;
+ALTER TABLE records ADD COLUMN request_id TEXT;
+ALTER TABLE records ADD COLUMN trace_id BLOB;
+ALTER TABLE records ADD COLUMN checks TEXT; -- those that failed, each between line feeds
+CREATE INDEX records_reason ON records (reason) WHERE reason > 1;
+CREATE INDEX records_session ON records (session) WHERE session IS NOT NULL;
+CREATE INDEX records_request ON records (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX records_trace ON records (trace_id) WHERE trace_id IS NOT NULL;
+`,
 	// The collector's log: which bundle or finding is its entry of an index. What was stored
 	// before there was a log comes first, in the order of the sequence.
 	`
@@ -137,6 +155,11 @@ func migrateOnce(ctx context.Context, db *sql.DB, version int) error {
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
 	if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
 		return err
+	}
+	if version+1 == len(migrations) { // once, with all columns there
+		if err := reindex(ctx, tx); err != nil {
+			return fmt.Errorf("index what is there: %w", err)
+		}
 	}
 	// A PRAGMA takes no parameters.
 	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1)); err != nil {

@@ -25,7 +25,7 @@ const maxOrigin = 512
 const rowsAtOnce = 32
 
 // rowColumns are the columns of an index row.
-const rowColumns = 11
+const rowColumns = 18
 
 // writer is the one connection that writes, with what it does at each Put.
 type writer struct {

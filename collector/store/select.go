@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/writ-dev/writ/collector/filters"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -56,7 +57,11 @@ type Stored struct {
 // later has a higher Seq, so whoever lists forward after the last Seq seen misses none.
 // An outcome matches by tool, verdict and principal where its decision does.
 func (s *Store) List(ctx context.Context, sel Selection) ([]Stored, error) {
-	q := query{selection: sel, filter: sel.Filter}
+	asked, err := filters.Parse(sel.Filter.GetExpression())
+	if err != nil {
+		return nil, wrapList(err)
+	}
+	q := query{selection: sel, filter: within(sel.Filter, asked), expression: asked}
 	if ok, err := s.bound(ctx, &q); err != nil || !ok {
 		return nil, wrapList(err)
 	}
@@ -109,9 +114,11 @@ func scanSeq(rows *sql.Rows) (seq int64, err error) {
 type query struct {
 	selection Selection
 	filter    *writv1.RecordFilter
-	terms     []string
-	args      []any
-	indexed   bool // a term chooses the index; the others MUST NOT
+	// expression is the filter's, read. The filter's times are no wider than it.
+	expression *filters.Filter
+	terms      []string
+	args       []any
+	indexed    bool // a term chooses the index; the others MUST NOT
 }
 
 // bound narrows the sequence to the bundles that have records of the filter's time, so
@@ -153,6 +160,7 @@ func (q *query) statement() (string, []any) {
 	f := q.filter
 	principal := f.GetPrincipal()
 	q.indexed = principal != ""
+	q.demand(q.expression, rarest)
 	if v := f.GetTool(); v != "" {
 		q.choose("tool = ?", v)
 	}
@@ -165,6 +173,11 @@ func (q *query) statement() (string, []any) {
 	}
 	if v := f.GetVerdict(); v != writv1.Verdict_VERDICT_UNSPECIFIED {
 		q.choose("verdict = ?", int32(v))
+	}
+	q.demand(q.expression, rare)
+	if q.expression != nil {
+		text, args := expression(q.expression.Root)
+		q.term(text, args...)
 	}
 	if v := q.selection.After; v > 0 {
 		q.term("seq > ?", v)

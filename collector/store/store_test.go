@@ -129,10 +129,15 @@ func decision(n int, change ...func(*ledger.Entry, *writv1.DecisionRecord)) ledg
 	body := &writv1.DecisionRecord{
 		Surface: writv1.Surface_SURFACE_AUTHORIZE, Tool: fmt.Sprintf("tool.%d", n%3), Origin: writv1.DecisionOrigin_DECISION_ORIGIN_DECIDE,
 		Principal: &writv1.Principal{Workload: fmt.Sprintf("spiffe://test.example/w%d", n%2), User: fmt.Sprintf("u%d", n%5), Tenant: "acme"},
-		Decision:  &writv1.Decision{Verdict: writv1.Verdict(1 + n%3)},
-		Arguments: make([]byte, 300),
+		Decision: &writv1.Decision{Verdict: writv1.Verdict(1 + n%3), Reason: writv1.Reason(1 + n%3), Checks: []*writv1.Check{
+			{Stage: "condition", Name: "passes", Outcome: writv1.CheckOutcome_CHECK_OUTCOME_PASS},
+			{Stage: "condition", Name: fmt.Sprintf("check %d", n%2), Outcome: writv1.CheckOutcome_CHECK_OUTCOME_FAIL},
+		}},
+		Arguments: make([]byte, 300), Session: id(n % 4), TraceParent: fmt.Sprintf("00-%032x-%016x-01", n%4+1, 1),
+		Envelope: &writv1.Envelope{RequestId: fmt.Sprintf("r-%d", n)},
+		Facts:    &writv1.Facts{Session: &writv1.SessionSummary{Run: &writv1.RunSummary{Contract: fmt.Sprintf("flow %d", n%2)}}},
 	}
-	e := ledger.Entry{Kind: writv1.RecordKind_RECORD_KIND_DECISION, Tenant: "acme", DecisionID: id(n), Body: body}
+	e := ledger.Entry{Kind: writv1.RecordKind_RECORD_KIND_DECISION, Tenant: "acme", DecisionID: id(n), BundleDigest: make([]byte, 32), Body: body}
 	for _, c := range change {
 		c(&e, body)
 	}

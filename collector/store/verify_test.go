@@ -95,6 +95,13 @@ func TestVerifyNamesTheFirstRecordThatIsBad(t *testing.T) {
 		{"an index row says another decision", "UPDATE records SET decision_id = zeroblob(16) WHERE seq = 4", 3, "the index says something else", "", "", 0},
 		{"an index row says another tenant", "UPDATE records SET tenant = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
 		{"an index row says another user", "UPDATE records SET user = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another reason", "UPDATE records SET reason = 9 WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another bundle", "UPDATE records SET bundle = zeroblob(31) WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an outcome's row says another session", "UPDATE records SET session = zeroblob(15) WHERE seq = 3", 2, "the index says something else", "", "", 0},
+		{"an index row says another workflow", "UPDATE records SET workflow = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says another request", "UPDATE records SET request_id = 'x' WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says no trace", "UPDATE records SET trace_id = NULL WHERE seq = 4", 3, "the index says something else", "", "", 0},
+		{"an index row says that no check failed", "UPDATE records SET checks = NULL WHERE seq = 4", 3, "the index says something else", "", "", 0},
 		{"an index row says another time", "UPDATE records SET time = time + 1 WHERE seq = 4", 3, "the index says something else", "", "", 0},
 		{"an index row says another ledger", "UPDATE records SET ledger = " + second + " WHERE seq = 4", 3, "the index says something else", "", "22 rows of the index for 21", 21},
 		{"a bundle says another time", "UPDATE bundles SET end_time = end_time + 1 WHERE seq = 9", 4, "another time", "", "", 0},
@@ -111,8 +118,8 @@ func TestVerifyNamesTheFirstRecordThatIsBad(t *testing.T) {
 		{"the compact range is another", "UPDATE ledgers SET hashes = zeroblob(length(hashes)) WHERE id = " + first, 21, "the tree that is said to be held", "", "", 0},
 		{"the newest head is an older one", "UPDATE ledgers SET head = (SELECT head FROM payloads WHERE seq = 9) WHERE id = " + first, 21, "the head or the epoch", "", "", 0},
 		{"the epoch is another", "UPDATE ledgers SET epoch = 9 WHERE id = " + first, 21, "the head or the epoch", "", "", 0},
-		{"an index row belongs to no record", "INSERT INTO records SELECT -7, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4", 21, "22 rows of the index for 21", "1 index rows more than", "", 0},
-		{"an index row lies beyond the end", "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4", 0, "", "rows up to 99 of the sequence", "", 0},
+		{"an index row belongs to no record", "INSERT INTO records SELECT -7, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user, reason, bundle, session, workflow, request_id, trace_id, checks FROM records WHERE seq = 4", 21, "22 rows of the index for 21", "1 index rows more than", "", 0},
+		{"an index row lies beyond the end", "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user, reason, bundle, session, workflow, request_id, trace_id, checks FROM records WHERE seq = 4", 0, "", "rows up to 99 of the sequence", "", 0},
 		{"the last bundle is deleted", "DELETE FROM payloads WHERE seq = 42; DELETE FROM bundles WHERE seq = 42; DELETE FROM records WHERE seq = 42", 0, "", "entries: row 11 has no bundles", "20 records are there, 21 are said to be held", 20},
 		{"the last bundle is deleted with its place in the log", "DELETE FROM entries WHERE bundle = 42; DELETE FROM payloads WHERE seq = 42; DELETE FROM bundles WHERE seq = 42; DELETE FROM records WHERE seq = 42", 0, "", "", "20 records are there, 21 are said to be held", 20},
 		{"a bundle's place in the log is deleted", "DELETE FROM entries WHERE bundle = 42", 0, "", "1 bundles that are not in the log", "", 0},
@@ -289,7 +296,7 @@ func TestAKeyInAnotherFormIsFound(t *testing.T) {
 func TestAnIndexRowThatBelongsToNoRecordGivesNone(t *testing.T) {
 	t.Parallel()
 	dir, _, _ := closed(t)
-	edit(t, dir, "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user FROM records WHERE seq = 4")
+	edit(t, dir, "INSERT INTO records SELECT 99, ledger, position, time, kind, decision_id, tool, verdict, tenant, workload, user, reason, bundle, session, workflow, request_id, trace_id, checks FROM records WHERE seq = 4")
 	s := open(t, dir)
 	if got, err := s.List(t.Context(), store.Selection{}); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("List = %d records, %v, want %v", len(got), err, store.ErrCorrupt)
@@ -364,5 +371,37 @@ func TestVerifyEndsWhenItsCallerGoes(t *testing.T) {
 	}
 	if _, err := store.Verify(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Verify of nothing = %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+// filtered are the columns that filters compare beside those of the first version.
+var filtered = []string{"reason", "bundle", "session", "workflow", "request_id", "trace_id", "checks"}
+
+func TestAStoreOfAnEarlierVersionIsBroughtUpWithAllThatIsThere(t *testing.T) {
+	t.Parallel()
+	dir, one, _ := closed(t)
+	db := database(t, dir)
+	var version int
+	if err := errors.Join(db.QueryRowContext(t.Context(), "PRAGMA user_version").Scan(&version), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	back := []string{"DROP TABLE entries", "DROP INDEX records_agent", "DROP INDEX records_reason", "DROP INDEX records_session", "DROP INDEX records_request", "DROP INDEX records_trace"}
+	for _, column := range filtered {
+		back = append(back, "ALTER TABLE records DROP COLUMN "+column)
+	}
+	edit(t, dir, append(back, fmt.Sprintf("PRAGMA user_version = %d", version-3))...)
+	if _, err := store.OpenReadOnly(t.Context(), dir); !errors.Is(err, store.ErrVersion) {
+		t.Errorf("reading an earlier version = %v, want %v", err, store.ErrVersion)
+	}
+	s := open(t, dir)
+	got := list(t, s, store.Selection{Filter: &writv1.RecordFilter{Origin: one.origin, Expression: `request_id = "r-7"`}})
+	if len(got) != 2 {
+		t.Errorf("%d records of a request are found, want a decision and its outcome", len(got))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := store.Verify(t.Context(), dir); err != nil || report.Err() != nil {
+		t.Errorf("Verify = %v, %v", report.Err(), err)
 	}
 }

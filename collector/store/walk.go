@@ -310,8 +310,8 @@ type keptRow struct {
 
 // rows reads the index rows of a bundle, by their place in the sequence.
 func (w *walk) rows(ctx context.Context, b *keptBundle) (map[int64]keptRow, error) {
-	rows, err := w.db.QueryContext(ctx, `SELECT seq, ledger, position, time, kind, coalesce(decision_id, x''), coalesce(tool, ''), coalesce(verdict, 0),
-			coalesce(tenant, ''), coalesce(workload, ''), coalesce(user, '')
+	rows, err := w.db.QueryContext(ctx, `SELECT seq, ledger, position, time, kind, coalesce(decision_id, x''), coalesce(tenant, ''),
+			coalesce(reason, 0), coalesce(bundle, x''), `+subjectColumns+`
 		FROM records WHERE seq >= ? AND seq < ?`, b.seq, b.seq+b.count)
 	if err != nil {
 		return nil, err
@@ -321,11 +321,10 @@ func (w *walk) rows(ctx context.Context, b *keptBundle) (map[int64]keptRow, erro
 	for rows.Next() {
 		var seq int64
 		var r keptRow
-		var id []byte
-		if err := rows.Scan(&seq, &r.ledger, &r.Position, &r.Time, &r.Kind, &id, &r.Tool, &r.Verdict, &r.Tenant, &r.Workload, &r.User); err != nil {
+		columns := []any{&seq, &r.ledger, &r.Position, &r.Time, &r.Kind, &r.DecisionID, &r.Tenant, &r.Reason, &r.Bundle}
+		if err := rows.Scan(append(columns, subjectFields(&r.subject)...)...); err != nil {
 			return nil, err
 		}
-		r.DecisionID = string(id)
 		out[seq] = r
 	}
 	return out, rows.Err()

@@ -339,7 +339,7 @@ The desk stays open; Ctrl-C closes it. Meanwhile, in another terminal:
   curl -H 'Host: payments.desk.example' -H "Authorization: Bearer $(cat {token})" \\
       http://{desk["envoy"]}/v1/tenants/acme/payments/pay_1001
   bin/writ records list --store {store} --verdict deny
-  bin/writ records list --collector {desk["collector"]} --follow
+  bin/writ records tail --collector {desk["collector"]}
   bin/writ tools list --bundle examples/refunddesk/bundle
   sqlite3 run/refunddesk/payments.db 'SELECT * FROM refunds'
 The logs are in run/refunddesk/logs, the generated configuration of Envoy in run/refunddesk/envoy.yaml.""", flush=True)

@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReaderRole is what a reader may do.
+type ReaderRole int32
+
+const (
+	// Never valid.
+	ReaderRole_READER_ROLE_UNSPECIFIED ReaderRole = 0
+	// List, follow, show and export the records of its tenants.
+	ReaderRole_READER_ROLE_AUDITOR ReaderRole = 1
+	// List and show agents and what is wrong with them, and no records.
+	ReaderRole_READER_ROLE_OPERATOR ReaderRole = 2
+)
+
+// Enum value maps for ReaderRole.
+var (
+	ReaderRole_name = map[int32]string{
+		0: "READER_ROLE_UNSPECIFIED",
+		1: "READER_ROLE_AUDITOR",
+		2: "READER_ROLE_OPERATOR",
+	}
+	ReaderRole_value = map[string]int32{
+		"READER_ROLE_UNSPECIFIED": 0,
+		"READER_ROLE_AUDITOR":     1,
+		"READER_ROLE_OPERATOR":    2,
+	}
+)
+
+func (x ReaderRole) Enum() *ReaderRole {
+	p := new(ReaderRole)
+	*p = x
+	return p
+}
+
+func (x ReaderRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReaderRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_config_proto_enumTypes[0].Descriptor()
+}
+
+func (ReaderRole) Type() protoreflect.EnumType {
+	return &file_writ_v1_config_proto_enumTypes[0]
+}
+
+func (x ReaderRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReaderRole.Descriptor instead.
+func (ReaderRole) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
 // AgentConfig configures "writ agent". It is written in YAML.
 type AgentConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1119,16 +1172,23 @@ type CollectorConfig struct {
 	AgentsFile string `protobuf:"bytes,5,opt,name=agents_file,json=agentsFile,proto3" json:"agents_file,omitempty"`
 	// HTTP with /livez, /readyz and /metrics. Absent: none.
 	Admin string `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
-	// Who may read records over TLS. Absent or empty: nobody. A listener without TLS
-	// is for whom the machine lets in, and they read everything.
+	// Who may read over TLS. Absent or empty: nobody. A listener without TLS is for whom
+	// the machine lets in, and they read everything. What is read is recorded in the
+	// directory "reads" of data_dir; while it cannot be, nothing is read.
 	Readers []*Reader `protobuf:"bytes,7,rep,name=readers,proto3" json:"readers,omitempty"`
 	// Who may stop calls at the agents. Absent or empty: nobody does so here.
 	Operators []*Operator `protobuf:"bytes,8,rep,name=operators,proto3" json:"operators,omitempty"`
 	// The collector's own log of what it took and refused. It is always written; absent:
 	// with the defaults of every field, and not served.
-	HeadLog       *HeadLog `protobuf:"bytes,9,opt,name=head_log,json=headLog,proto3" json:"head_log,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HeadLog *HeadLog `protobuf:"bytes,9,opt,name=head_log,json=headLog,proto3" json:"head_log,omitempty"`
+	// After how long without a record an agent that has not ended is silent, which is a
+	// finding: some three of the agents' longest heartbeats. Default: 30 s.
+	Silence *durationpb.Duration `protobuf:"bytes,14,opt,name=silence,proto3" json:"silence,omitempty"`
+	// Where findings are posted, each once: what is wrong with which ledger, sizes and
+	// signed heads, and nothing of any tenant. Absent: nowhere.
+	FindingWebhook *WebhookConfig `protobuf:"bytes,15,opt,name=finding_webhook,json=findingWebhook,proto3" json:"finding_webhook,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CollectorConfig) Reset() {
@@ -1220,6 +1280,20 @@ func (x *CollectorConfig) GetOperators() []*Operator {
 func (x *CollectorConfig) GetHeadLog() *HeadLog {
 	if x != nil {
 		return x.HeadLog
+	}
+	return nil
+}
+
+func (x *CollectorConfig) GetSilence() *durationpb.Duration {
+	if x != nil {
+		return x.Silence
+	}
+	return nil
+}
+
+func (x *CollectorConfig) GetFindingWebhook() *WebhookConfig {
+	if x != nil {
+		return x.FindingWebhook
 	}
 	return nil
 }
@@ -1368,14 +1442,16 @@ func (x *HeadLog) GetCheckpointInterval() *durationpb.Duration {
 	return nil
 }
 
-// Reader is somebody who may read records at the collector.
+// Reader is somebody who may read at the collector.
 type Reader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID in the certificate.
 	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	// Tenants whose records it may read. "*", alone, is everything: what is of no
 	// tenant too, such as starts, heartbeats and bundles.
-	Tenants       []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// What it may do. Absent: READER_ROLE_AUDITOR.
+	Roles         []ReaderRole `protobuf:"varint,3,rep,packed,name=roles,proto3,enum=writ.v1.ReaderRole" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1420,6 +1496,13 @@ func (x *Reader) GetSpiffeId() string {
 func (x *Reader) GetTenants() []string {
 	if x != nil {
 		return x.Tenants
+	}
+	return nil
+}
+
+func (x *Reader) GetRoles() []ReaderRole {
+	if x != nil {
+		return x.Roles
 	}
 	return nil
 }
@@ -1590,7 +1673,7 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x0eagent_listener\x18\x02 \x01(\tB\x10\xbaH\rr\v\x18\x80\x04:\x06unix:/R\ragentListener\x12\x1e\n" +
 	"\x05admin\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x05admin\x12$\n" +
 	"\x03tls\x18\x04 \x01(\v2\x12.writ.v1.ServerTlsR\x03tls\x12L\n" +
-	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\x97\x04\n" +
+	"\ragent_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<*\x00R\fagentTimeout\"\x9f\x05\n" +
 	"\x0fCollectorConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12&\n" +
@@ -1604,7 +1687,10 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\areaders\x18\a \x03(\v2\x0f.writ.v1.ReaderBy\xbaHv\xba\x01m\n" +
 	"\freaders.once\x120a reader stands there once, with all its tenants\x1a+this.map(reader, reader.spiffe_id).unique()\x92\x01\x03\x10\x90NR\areaders\x12:\n" +
 	"\toperators\x18\b \x03(\v2\x11.writ.v1.OperatorB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\toperators\x12+\n" +
-	"\bhead_log\x18\t \x01(\v2\x10.writ.v1.HeadLogR\aheadLog\"\xe4\x01\n" +
+	"\bhead_log\x18\t \x01(\v2\x10.writ.v1.HeadLogR\aheadLog\x12E\n" +
+	"\asilence\x18\x0e \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\asilence\x12?\n" +
+	"\x0ffinding_webhook\x18\x0f \x01(\v2\x16.writ.v1.WebhookConfigR\x0efindingWebhook\"\xe4\x01\n" +
 	"\bOperator\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12\x1f\n" +
 	"\vall_tenants\x18\x02 \x01(\bR\n" +
@@ -1617,16 +1703,23 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\x06origin\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06origin\x12$\n" +
 	"\blistener\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\blistener\x128\n" +
 	"\x13witness_policy_file\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11witnessPolicyFile\x12^\n" +
-	"\x13checkpoint_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x12checkpointInterval\"\xcb\x01\n" +
+	"\x13checkpoint_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\x12checkpointInterval\"\x97\x03\n" +
 	"\x06Reader\x122\n" +
 	"\tspiffe_id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\n" +
 	"\x18\x80\x10:\tspiffe://R\bspiffeId\x12\x8c\x01\n" +
 	"\atenants\x18\x02 \x03(\tBr\xbaHo\xba\x01Y\n" +
-	"\x11reader.everything\x12!\"*\" is all tenants: name it alone\x1a!!('*' in this) || size(this) == 1\x92\x01\x10\b\x01\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\atenants\"5\n" +
+	"\x11reader.everything\x12!\"*\" is all tenants: name it alone\x1a!!('*' in this) || size(this) == 1\x92\x01\x10\b\x01\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\atenants\x12>\n" +
+	"\x05roles\x18\x03 \x03(\x0e2\x13.writ.v1.ReaderRoleB\x13\xbaH\x10\x92\x01\r\x10\b\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x05roles:\x89\x01\xbaH\x85\x01\x1a\x82\x01\n" +
+	"\x0freader.operator\x12Dan operator sees agents, which are of no tenant: its tenants are \"*\"\x1a)!(2 in this.roles) || '*' in this.tenants\"5\n" +
 	"\bAgentKey\x12)\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKeyB/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey*\\\n" +
+	"\n" +
+	"ReaderRole\x12\x1b\n" +
+	"\x17READER_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13READER_ROLE_AUDITOR\x10\x01\x12\x18\n" +
+	"\x14READER_ROLE_OPERATOR\x10\x02B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_config_proto_rawDescOnce sync.Once
@@ -1640,62 +1733,67 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
+var file_writ_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_writ_v1_config_proto_goTypes = []any{
-	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
-	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
-	(*AgentListeners)(nil),      // 2: writ.v1.AgentListeners
-	(*ServerTls)(nil),           // 3: writ.v1.ServerTls
-	(*ClientTls)(nil),           // 4: writ.v1.ClientTls
-	(*IdentityConfig)(nil),      // 5: writ.v1.IdentityConfig
-	(*JwtConfig)(nil),           // 6: writ.v1.JwtConfig
-	(*WorkloadConfig)(nil),      // 7: writ.v1.WorkloadConfig
-	(*TrustedHeaders)(nil),      // 8: writ.v1.TrustedHeaders
-	(*LedgerConfig)(nil),        // 9: writ.v1.LedgerConfig
-	(*CollectorConnection)(nil), // 10: writ.v1.CollectorConnection
-	(*AgentLimits)(nil),         // 11: writ.v1.AgentLimits
-	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
-	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
-	(*Operator)(nil),            // 14: writ.v1.Operator
-	(*HeadLog)(nil),             // 15: writ.v1.HeadLog
-	(*Reader)(nil),              // 16: writ.v1.Reader
-	(*AgentKey)(nil),            // 17: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 19: writ.v1.WebhookConfig
-	(Durability)(0),             // 20: writ.v1.Durability
+	(ReaderRole)(0),             // 0: writ.v1.ReaderRole
+	(*AgentConfig)(nil),         // 1: writ.v1.AgentConfig
+	(*ApproverConfig)(nil),      // 2: writ.v1.ApproverConfig
+	(*AgentListeners)(nil),      // 3: writ.v1.AgentListeners
+	(*ServerTls)(nil),           // 4: writ.v1.ServerTls
+	(*ClientTls)(nil),           // 5: writ.v1.ClientTls
+	(*IdentityConfig)(nil),      // 6: writ.v1.IdentityConfig
+	(*JwtConfig)(nil),           // 7: writ.v1.JwtConfig
+	(*WorkloadConfig)(nil),      // 8: writ.v1.WorkloadConfig
+	(*TrustedHeaders)(nil),      // 9: writ.v1.TrustedHeaders
+	(*LedgerConfig)(nil),        // 10: writ.v1.LedgerConfig
+	(*CollectorConnection)(nil), // 11: writ.v1.CollectorConnection
+	(*AgentLimits)(nil),         // 12: writ.v1.AgentLimits
+	(*EnvoyConfig)(nil),         // 13: writ.v1.EnvoyConfig
+	(*CollectorConfig)(nil),     // 14: writ.v1.CollectorConfig
+	(*Operator)(nil),            // 15: writ.v1.Operator
+	(*HeadLog)(nil),             // 16: writ.v1.HeadLog
+	(*Reader)(nil),              // 17: writ.v1.Reader
+	(*AgentKey)(nil),            // 18: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 20: writ.v1.WebhookConfig
+	(Durability)(0),             // 21: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
-	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
-	5,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
-	9,  // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
-	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
-	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
-	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	18, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	19, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	19, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
-	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	20, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	18, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	18, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	18, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	17, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	16, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
-	14, // 23: writ.v1.CollectorConfig.operators:type_name -> writ.v1.Operator
-	15, // 24: writ.v1.CollectorConfig.head_log:type_name -> writ.v1.HeadLog
-	18, // 25: writ.v1.HeadLog.checkpoint_interval:type_name -> google.protobuf.Duration
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	3,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
+	6,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
+	10, // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
+	11, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
+	12, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
+	13, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
+	19, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	2,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
+	20, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	20, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	4,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	7,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	8,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	9,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	21, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	19, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	5,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	19, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	4,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	19, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	4,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	18, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	17, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	15, // 23: writ.v1.CollectorConfig.operators:type_name -> writ.v1.Operator
+	16, // 24: writ.v1.CollectorConfig.head_log:type_name -> writ.v1.HeadLog
+	19, // 25: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
+	20, // 26: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
+	19, // 27: writ.v1.HeadLog.checkpoint_interval:type_name -> google.protobuf.Duration
+	0,  // 28: writ.v1.Reader.roles:type_name -> writ.v1.ReaderRole
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1711,13 +1809,14 @@ func file_writ_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_config_proto_goTypes,
 		DependencyIndexes: file_writ_v1_config_proto_depIdxs,
+		EnumInfos:         file_writ_v1_config_proto_enumTypes,
 		MessageInfos:      file_writ_v1_config_proto_msgTypes,
 	}.Build()
 	File_writ_v1_config_proto = out.File

@@ -57,6 +57,9 @@ const (
 	RecordKind_RECORD_KIND_ALERT RecordKind = 12
 	// An operator stopped calls, or lifted a stop; the body is a StopOrder.
 	RecordKind_RECORD_KIND_STOP RecordKind = 13
+	// Somebody reads records or looks at agents at a collector; the body is a ReadRecord.
+	// It stands in the collector's own ledger of reads.
+	RecordKind_RECORD_KIND_READ RecordKind = 14
 )
 
 // Enum value maps for RecordKind.
@@ -76,6 +79,7 @@ var (
 		11: "RECORD_KIND_REVIEW",
 		12: "RECORD_KIND_ALERT",
 		13: "RECORD_KIND_STOP",
+		14: "RECORD_KIND_READ",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -92,6 +96,7 @@ var (
 		"RECORD_KIND_REVIEW":      11,
 		"RECORD_KIND_ALERT":       12,
 		"RECORD_KIND_STOP":        13,
+		"RECORD_KIND_READ":        14,
 	}
 )
 
@@ -1033,8 +1038,15 @@ type HeartbeatRecord struct {
 	Denied uint64 `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
 	// Decisions that were answered with NEEDS_APPROVAL.
 	NeedsApproval uint64 `protobuf:"varint,4,opt,name=needs_approval,json=needsApproval,proto3" json:"needs_approval,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Records of the ledger that the collector had acknowledged. Zero for none, and where
+	// there is no collector.
+	Acknowledged uint64 `protobuf:"varint,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// Bytes of the ledger's segments on the disk.
+	LedgerBytes uint64 `protobuf:"varint,6,opt,name=ledger_bytes,json=ledgerBytes,proto3" json:"ledger_bytes,omitempty"`
+	// How many they may be. When they are reached, calls are denied.
+	LedgerMaxBytes uint64 `protobuf:"varint,7,opt,name=ledger_max_bytes,json=ledgerMaxBytes,proto3" json:"ledger_max_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HeartbeatRecord) Reset() {
@@ -1091,6 +1103,27 @@ func (x *HeartbeatRecord) GetDenied() uint64 {
 func (x *HeartbeatRecord) GetNeedsApproval() uint64 {
 	if x != nil {
 		return x.NeedsApproval
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetLedgerBytes() uint64 {
+	if x != nil {
+		return x.LedgerBytes
+	}
+	return 0
+}
+
+func (x *HeartbeatRecord) GetLedgerMaxBytes() uint64 {
+	if x != nil {
+		return x.LedgerMaxBytes
 	}
 	return 0
 }
@@ -1168,6 +1201,82 @@ func (x *BundleRecord) GetGrants() uint32 {
 	return 0
 }
 
+// ReadRecord is the body of a RECORD_KIND_READ: who asked a collector for what. It is
+// written before anything is answered.
+type ReadRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID of the reader. Empty for whoever the machine lets reach a listener without
+	// TLS.
+	Reader string `protobuf:"bytes,1,opt,name=reader,proto3" json:"reader,omitempty"`
+	// The tenants that it may read; "*" is everything. Absent where their names take more
+	// than 16 KiB.
+	Tenants []string `protobuf:"bytes,2,rep,name=tenants,proto3" json:"tenants,omitempty"`
+	// The method, such as "/writ.v1.RecordService/ListRecords".
+	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	// The request in the JSON form of its message.
+	Request       string `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRecord) Reset() {
+	*x = ReadRecord{}
+	mi := &file_writ_v1_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRecord) ProtoMessage() {}
+
+func (x *ReadRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRecord.ProtoReflect.Descriptor instead.
+func (*ReadRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReadRecord) GetReader() string {
+	if x != nil {
+		return x.Reader
+	}
+	return ""
+}
+
+func (x *ReadRecord) GetTenants() []string {
+	if x != nil {
+		return x.Tenants
+	}
+	return nil
+}
+
+func (x *ReadRecord) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ReadRecord) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 // EndRecord is the body of a RECORD_KIND_END.
 type EndRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1179,7 +1288,7 @@ type EndRecord struct {
 
 func (x *EndRecord) Reset() {
 	*x = EndRecord{}
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1300,7 @@ func (x *EndRecord) String() string {
 func (*EndRecord) ProtoMessage() {}
 
 func (x *EndRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_record_proto_msgTypes[7]
+	mi := &file_writ_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1313,7 @@ func (x *EndRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecord.ProtoReflect.Descriptor instead.
 func (*EndRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndRecord) GetOpenAdmissions() uint32 {
@@ -1301,19 +1410,29 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"lost_bytes\x18\x05 \x01(\x04R\tlostBytes\x12,\n" +
 	"\rconfig_digest\x18\x06 \x01(\fB\a\xbaH\x04z\x02\x18 R\fconfigDigest\x12A\n" +
-	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\x86\x01\n" +
+	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\xf7\x01\n" +
 	"\x0fHeartbeatRecord\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\x04R\aallowed\x12\x16\n" +
 	"\x06denied\x18\x03 \x01(\x04R\x06denied\x12%\n" +
-	"\x0eneeds_approval\x18\x04 \x01(\x04R\rneedsApproval\"{\n" +
+	"\x0eneeds_approval\x18\x04 \x01(\x04R\rneedsApproval\x12\"\n" +
+	"\facknowledged\x18\x05 \x01(\x04R\facknowledged\x12!\n" +
+	"\fledger_bytes\x18\x06 \x01(\x04R\vledgerBytes\x12(\n" +
+	"\x10ledger_max_bytes\x18\a \x01(\x04R\x0eledgerMaxBytes\"{\n" +
 	"\fBundleRecord\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04name\x12\x1f\n" +
 	"\x06digest\x18\x02 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\x12\x14\n" +
 	"\x05tools\x18\x03 \x01(\rR\x05tools\x12\x16\n" +
-	"\x06grants\x18\x04 \x01(\rR\x06grants\"4\n" +
+	"\x06grants\x18\x04 \x01(\rR\x06grants\"\xa1\x01\n" +
+	"\n" +
+	"ReadRecord\x12 \n" +
+	"\x06reader\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x06reader\x12*\n" +
+	"\atenants\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\x80\x02\"\x05r\x03\x18\x80\x01R\atenants\x12 \n" +
+	"\x06method\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06method\x12#\n" +
+	"\arequest\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x02R\arequest\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xea\x02\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x80\x03\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1330,7 +1449,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x14RECORD_KIND_APPROVAL\x10\t\x12\x16\n" +
 	"\x12RECORD_KIND_REVIEW\x10\v\x12\x15\n" +
 	"\x11RECORD_KIND_ALERT\x10\f\x12\x14\n" +
-	"\x10RECORD_KIND_STOP\x10\r*{\n" +
+	"\x10RECORD_KIND_STOP\x10\r\x12\x14\n" +
+	"\x10RECORD_KIND_READ\x10\x0e*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
@@ -1362,7 +1482,7 @@ func file_writ_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_writ_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_writ_v1_record_proto_goTypes = []any{
 	(RecordKind)(0),             // 0: writ.v1.RecordKind
 	(Surface)(0),                // 1: writ.v1.Surface
@@ -1375,42 +1495,43 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(*StartRecord)(nil),         // 8: writ.v1.StartRecord
 	(*HeartbeatRecord)(nil),     // 9: writ.v1.HeartbeatRecord
 	(*BundleRecord)(nil),        // 10: writ.v1.BundleRecord
-	(*EndRecord)(nil),           // 11: writ.v1.EndRecord
-	(*Principal)(nil),           // 12: writ.v1.Principal
-	(*Envelope)(nil),            // 13: writ.v1.Envelope
-	(*Facts)(nil),               // 14: writ.v1.Facts
-	(*Decision)(nil),            // 15: writ.v1.Decision
-	(Durability)(0),             // 16: writ.v1.Durability
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
-	(ToolEffect)(0),             // 18: writ.v1.ToolEffect
-	(*ApprovalRequest)(nil),     // 19: writ.v1.ApprovalRequest
-	(Reason)(0),                 // 20: writ.v1.Reason
-	(*Reserve)(nil),             // 21: writ.v1.Reserve
-	(*KeptField)(nil),           // 22: writ.v1.KeptField
-	(*Spending)(nil),            // 23: writ.v1.Spending
-	(SandboxTier)(0),            // 24: writ.v1.SandboxTier
+	(*ReadRecord)(nil),          // 11: writ.v1.ReadRecord
+	(*EndRecord)(nil),           // 12: writ.v1.EndRecord
+	(*Principal)(nil),           // 13: writ.v1.Principal
+	(*Envelope)(nil),            // 14: writ.v1.Envelope
+	(*Facts)(nil),               // 15: writ.v1.Facts
+	(*Decision)(nil),            // 16: writ.v1.Decision
+	(Durability)(0),             // 17: writ.v1.Durability
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(ToolEffect)(0),             // 19: writ.v1.ToolEffect
+	(*ApprovalRequest)(nil),     // 20: writ.v1.ApprovalRequest
+	(Reason)(0),                 // 21: writ.v1.Reason
+	(*Reserve)(nil),             // 22: writ.v1.Reserve
+	(*KeptField)(nil),           // 23: writ.v1.KeptField
+	(*Spending)(nil),            // 24: writ.v1.Spending
+	(SandboxTier)(0),            // 25: writ.v1.SandboxTier
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Record.kind:type_name -> writ.v1.RecordKind
 	5,  // 1: writ.v1.Record.commitments:type_name -> writ.v1.Commitment
 	1,  // 2: writ.v1.DecisionRecord.surface:type_name -> writ.v1.Surface
-	12, // 3: writ.v1.DecisionRecord.principal:type_name -> writ.v1.Principal
-	13, // 4: writ.v1.DecisionRecord.envelope:type_name -> writ.v1.Envelope
-	14, // 5: writ.v1.DecisionRecord.facts:type_name -> writ.v1.Facts
-	15, // 6: writ.v1.DecisionRecord.decision:type_name -> writ.v1.Decision
+	13, // 3: writ.v1.DecisionRecord.principal:type_name -> writ.v1.Principal
+	14, // 4: writ.v1.DecisionRecord.envelope:type_name -> writ.v1.Envelope
+	15, // 5: writ.v1.DecisionRecord.facts:type_name -> writ.v1.Facts
+	16, // 6: writ.v1.DecisionRecord.decision:type_name -> writ.v1.Decision
 	2,  // 7: writ.v1.DecisionRecord.origin:type_name -> writ.v1.DecisionOrigin
-	16, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
-	17, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
-	18, // 10: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
-	19, // 11: writ.v1.DecisionRecord.approval:type_name -> writ.v1.ApprovalRequest
+	17, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
+	18, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
+	19, // 10: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
+	20, // 11: writ.v1.DecisionRecord.approval:type_name -> writ.v1.ApprovalRequest
 	3,  // 12: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
-	20, // 13: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
-	17, // 14: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
-	21, // 15: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
-	22, // 16: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
-	21, // 17: writ.v1.OutcomeRecord.overrun:type_name -> writ.v1.Reserve
-	23, // 18: writ.v1.OutcomeRecord.spent:type_name -> writ.v1.Spending
-	24, // 19: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	21, // 13: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
+	18, // 14: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
+	22, // 15: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
+	23, // 16: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
+	22, // 17: writ.v1.OutcomeRecord.overrun:type_name -> writ.v1.Reserve
+	24, // 18: writ.v1.OutcomeRecord.spent:type_name -> writ.v1.Spending
+	25, // 19: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
 	20, // [20:20] is the sub-list for method output_type
 	20, // [20:20] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
@@ -1437,7 +1558,7 @@ func file_writ_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_record_proto_rawDesc), len(file_writ_v1_record_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -43,7 +43,12 @@ type RecordFilter struct {
 	// Kinds. Empty: all.
 	Kinds []RecordKind `protobuf:"varint,7,rep,packed,name=kinds,proto3,enum=writ.v1.RecordKind" json:"kinds,omitempty"`
 	// Origin of the ledger.
-	Origin        string `protobuf:"bytes,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin string `protobuf:"bytes,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	// A filter as AIP-160 has them, over time, kind, origin, decision, tenant, principal,
+	// workload, user, tool, verdict, reason, check, session, workflow, bundle, request_id and
+	// trace_id, such as "tool = books.refund AND verdict = DENY" (docs/collector.md). At most
+	// 64 comparisons, and parentheses 16 deep.
+	Expression    string `protobuf:"bytes,9,opt,name=expression,proto3" json:"expression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +135,13 @@ func (x *RecordFilter) GetKinds() []RecordKind {
 func (x *RecordFilter) GetOrigin() string {
 	if x != nil {
 		return x.Origin
+	}
+	return ""
+}
+
+func (x *RecordFilter) GetExpression() string {
+	if x != nil {
+		return x.Expression
 	}
 	return ""
 }
@@ -832,7 +844,7 @@ var File_writ_v1_record_service_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwrit/v1/record_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x14writ/v1/record.proto\"\xf5\x02\n" +
+	"\x1cwrit/v1/record_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16writ/v1/decision.proto\x1a\x14writ/v1/record.proto\"\x9f\x03\n" +
 	"\fRecordFilter\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -842,7 +854,10 @@ const file_writ_v1_record_service_proto_rawDesc = "" +
 	"\x06tenant\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12&\n" +
 	"\tprincipal\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tprincipal\x123\n" +
 	"\x05kinds\x18\a \x03(\x0e2\x13.writ.v1.RecordKindB\b\xbaH\x05\x92\x01\x02\x10\x10R\x05kinds\x12 \n" +
-	"\x06origin\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06origin\"\x95\x01\n" +
+	"\x06origin\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06origin\x12(\n" +
+	"\n" +
+	"expression\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\n" +
+	"expression\"\x95\x01\n" +
 	"\x12ListRecordsRequest\x12-\n" +
 	"\x06filter\x18\x01 \x01(\v2\x15.writ.v1.RecordFilterR\x06filter\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +

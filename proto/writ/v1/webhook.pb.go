@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WebhookConfig is where an agent posts messages, each signed as the Standard
+// WebhookConfig is where an agent or a collector posts messages, each signed as the Standard
 // Webhooks specification says.
 type WebhookConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
