@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -288,7 +289,7 @@ func (h *handle) Truncate(size int64) error {
 	_, err := h.do("truncate", func() (int, error) {
 		if f := h.inode; int(size) < len(f.data) {
 			f.data = slices.Clone(f.data[:size])
-			f.dirty(span{int(size), 1 << 62})
+			f.dirty(span{int(size), math.MaxInt})
 		}
 		return 0, nil
 	})

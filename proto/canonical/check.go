@@ -67,32 +67,39 @@ func refuse(f *field, why string) error {
 
 // nextTag reads a tag, and finds its field.
 func nextTag(b []byte, p *plan) (*field, []byte, error) {
-	tag, n := protowire.ConsumeVarint(b)
-	if n < 0 || n != protowire.SizeVarint(tag) {
+	tag, n := shortestVarint(b)
+	if n == 0 {
 		return nil, nil, fmt.Errorf("%w: bad tag", ErrNotCanonical)
 	}
 	number, wire := protowire.DecodeTag(tag)
-	i, ok := p.byNumber[number]
-	if !ok || number < 1 {
+	f := p.find(number)
+	if f == nil {
 		return nil, nil, fmt.Errorf("%w: unknown field %d", ErrNotCanonical, number)
 	}
-	f := &p.fields[i]
-	want := f.wire
-	if f.packed || f.isMap {
-		want = protowire.BytesType
-	}
-	if wire != want {
+	if wire != f.framed {
 		return nil, nil, refuse(f, "wrong wire type")
 	}
 	return f, b[n:], nil
 }
 
-// takeValue cuts the bytes of one value, without its length, off b.
-func takeValue(f *field, b []byte) (value, rest []byte, err error) {
-	wire := f.wire
-	if f.packed || f.isMap {
-		wire = protowire.BytesType
+// shortestVarint reads a varint, and returns 0 bytes for one that is not the shortest.
+func shortestVarint(b []byte) (v uint64, n int) {
+	if len(b) > 0 && b[0] < 0x80 { // nearly all tags and lengths
+		return uint64(b[0]), 1
 	}
+	v, n = protowire.ConsumeVarint(b)
+	if n < 0 || n != protowire.SizeVarint(v) {
+		return 0, 0
+	}
+	return v, n
+}
+
+// takeValue cuts the bytes of what stands in a message, without its length, off b.
+func takeValue(f *field, b []byte) (value, rest []byte, err error) {
+	return takeAs(f, f.framed, b)
+}
+
+func takeAs(f *field, wire protowire.Type, b []byte) (value, rest []byte, err error) {
 	n := 0
 	switch wire {
 	case protowire.Fixed32Type:
@@ -100,14 +107,12 @@ func takeValue(f *field, b []byte) (value, rest []byte, err error) {
 	case protowire.Fixed64Type:
 		n = 8
 	case protowire.VarintType:
-		v, m := protowire.ConsumeVarint(b)
-		if m < 0 || m != protowire.SizeVarint(v) {
+		if _, n = shortestVarint(b); n == 0 {
 			return nil, nil, refuse(f, "bad varint")
 		}
-		n = m
 	case protowire.BytesType:
-		v, m := protowire.ConsumeVarint(b)
-		if m < 0 || m != protowire.SizeVarint(v) {
+		v, m := shortestVarint(b)
+		if m == 0 {
 			return nil, nil, refuse(f, "bad length")
 		}
 		b = b[m:]
@@ -132,7 +137,7 @@ func checkValue(f *field, v []byte, depth int) error {
 		return checkMessage(v, f.message(), depth-1)
 	case f.kind == protoreflect.StringKind && !utf8.Valid(v):
 		return refuse(f, "not UTF-8")
-	case !inRange(f.kind, v):
+	case f.wire != protowire.BytesType && !inRange(f.kind, v):
 		return refuse(f, "out of range")
 	case !f.presence && !f.list && isDefault(v, f.wire):
 		return refuse(f, "default written")
@@ -156,7 +161,6 @@ func isDefault(v []byte, wire protowire.Type) bool {
 // inRange says whether the scalar v, whose form is known to be right, is one that
 // a writer of the kind makes.
 func inRange(k protoreflect.Kind, v []byte) bool {
-	u, _ := protowire.ConsumeVarint(v)
 	switch k {
 	case protoreflect.FloatKind:
 		bits, _ := protowire.ConsumeFixed32(v)
@@ -164,6 +168,9 @@ func inRange(k protoreflect.Kind, v []byte) bool {
 	case protoreflect.DoubleKind:
 		bits, _ := protowire.ConsumeFixed64(v)
 		return doubleBits(math.Float64frombits(bits)) == bits
+	}
+	u, _ := shortestVarint(v)
+	switch k {
 	case protoreflect.BoolKind:
 		return u <= 1
 	case protoreflect.Uint32Kind, protoreflect.Sint32Kind:
@@ -180,14 +187,12 @@ func checkPacked(f *field, v []byte) error {
 	if len(v) == 0 {
 		return refuse(f, "empty")
 	}
-	one := *f
-	one.packed = false
 	for len(v) > 0 {
-		item, rest, err := takeValue(&one, v)
+		item, rest, err := takeAs(f, f.wire, v)
 		if err != nil {
 			return err
 		}
-		if !inRange(one.kind, item) {
+		if !inRange(f.kind, item) {
 			return refuse(f, "out of range")
 		}
 		v = rest

@@ -13,10 +13,29 @@ import (
 
 // plan is what writer and reader need to know of a message type, computed once.
 type plan struct {
-	fields     []field // ascending by number
+	fields []field // ascending by number
+	// low has the index plus 1 of the field of each low number; byNumber has the others.
+	low        [lowNumbers]uint8
 	byNumber   map[protowire.Number]int
 	extendable bool
 	linked     bool // the type is linked into the program
+}
+
+// lowNumbers are those that are looked up without a map: nearly all there are.
+const lowNumbers = 64
+
+// find returns the field of a number, or nil.
+func (p *plan) find(number protowire.Number) *field {
+	if number > 0 && number < lowNumbers {
+		if i := p.low[number]; i > 0 {
+			return &p.fields[i-1]
+		}
+		return nil
+	}
+	if i, ok := p.byNumber[number]; ok {
+		return &p.fields[i]
+	}
+	return nil
 }
 
 // field is one field of a plan.
@@ -25,6 +44,7 @@ type field struct {
 	number   protowire.Number
 	kind     protoreflect.Kind
 	wire     protowire.Type // of one value
+	framed   protowire.Type // of what stands in the message: a packed list is one
 	list     bool
 	packed   bool
 	isMap    bool
@@ -63,7 +83,7 @@ func newPlan(md protoreflect.MessageDescriptor) *plan {
 	fds := md.Fields()
 	p := &plan{
 		fields:     make([]field, 0, fds.Len()),
-		byNumber:   make(map[protowire.Number]int, fds.Len()),
+		byNumber:   make(map[protowire.Number]int),
 		extendable: md.ExtensionRanges().Len() > 0,
 	}
 	for i := range fds.Len() {
@@ -71,7 +91,11 @@ func newPlan(md protoreflect.MessageDescriptor) *plan {
 	}
 	slices.SortFunc(p.fields, func(a, b field) int { return int(a.number) - int(b.number) })
 	for i := range p.fields {
-		p.byNumber[p.fields[i].number] = i
+		if number := p.fields[i].number; number < lowNumbers {
+			p.low[number] = uint8(i + 1) //nolint:gosec // fewer than 64
+		} else {
+			p.byNumber[number] = i
+		}
 	}
 	return p
 }
@@ -86,6 +110,10 @@ func newField(fd protoreflect.FieldDescriptor) field {
 		packed:   fd.IsPacked(),
 		isMap:    fd.IsMap(),
 		presence: fd.HasPresence(),
+	}
+	f.framed = f.wire
+	if f.packed || f.isMap {
+		f.framed = protowire.BytesType
 	}
 	if o := fd.ContainingOneof(); o != nil && !o.IsSynthetic() {
 		f.oneof = o.Index() + 1
