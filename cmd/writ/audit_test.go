@@ -50,16 +50,16 @@ func playForAudit(t *testing.T) *audited {
 			t.Fatal(err)
 		}
 	}
-	stop := a.collect(t)
-	t.Run("play", a.play)
+	stop := a.collect(t, "")
+	t.Run("play", func(t *testing.T) { a.play(t, nil) })
 	stop()
 	return a
 }
 
-// collect runs a collector until the result is called.
-func (a *audited) collect(t *testing.T) (stop func()) {
+// collect runs a collector, with more in its configuration, until the result is called.
+func (a *audited) collect(t *testing.T, more string) (stop func()) {
 	t.Helper()
-	config := fmt.Sprintf("data_dir: %[1]s/collector\nlistener: unix:%[1]s/c\nagents_file: %[1]s/agents\n", a.dir)
+	config := fmt.Sprintf("data_dir: %[1]s/collector\nlistener: unix:%[1]s/c\nagents_file: %[1]s/agents\n", a.dir) + more
 	if err := os.WriteFile(a.path("collector.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +88,10 @@ func (a *audited) collect(t *testing.T) (stop func()) {
 	}
 }
 
-// play has an agent make decisions that the collector acknowledges, and keeps its ledger.
-func (a *audited) play(t *testing.T) {
+// play has an agent make decisions that the collector acknowledges, and keeps its ledger;
+// more is what is done before the agent is stopped, pay is one more decision.
+func (a *audited) play(t *testing.T, more func(t *testing.T, pay func() *writv1.Decision)) {
+	t.Helper()
 	o := openPage(t, "approvals.md", "spiffe://example.org/planner",
 		fmt.Sprintf("collector: {address: \"unix:%[1]s/c\", public_key_file: %[1]s/collector/collector.vkey, acknowledge_timeout: 5s}\n", a.dir))
 	own := filepath.Join(o.dir, "data", "ledger")
@@ -112,6 +114,9 @@ func (a *audited) play(t *testing.T) {
 		}
 	}
 	o.pay(large)
+	if more != nil {
+		more(t, func() *writv1.Decision { return o.pay(small).GetDecision() })
+	}
 	if err := os.CopyFS(a.path("agent/ledger"), os.DirFS(own)); err != nil {
 		t.Fatal(err)
 	}
