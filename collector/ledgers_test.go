@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/writ-dev/writ/collector"
 	"github.com/writ-dev/writ/collector/store"
@@ -47,6 +48,7 @@ func newPlace(t *testing.T) *place {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return &place{dir: dir, config: &writv1.CollectorConfig{
 		DataDir: filepath.Join(dir, "store"), AgentsFile: filepath.Join(dir, "agents"),
+		HeadLog: &writv1.HeadLog{CheckpointInterval: durationpb.New(100 * time.Millisecond)},
 	}}
 }
 
