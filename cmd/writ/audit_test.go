@@ -120,6 +120,15 @@ func (a *audited) play(t *testing.T, more func(t *testing.T, pay func() *writv1.
 	if err := os.CopyFS(a.path("agent/ledger"), os.DirFS(own)); err != nil {
 		t.Fatal(err)
 	}
+	for name, from := range map[string]string{"log.vkey": "log.vkey", "kept": "tiles/checkpoint"} {
+		raw, err := os.ReadFile(a.path("collector/head_log/" + from))
+		if err == nil {
+			err = os.WriteFile(a.path(name), raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // run runs a line as a shell does, in the auditor's directory.
@@ -152,33 +161,42 @@ func TestAnAuditorsDayIsAsThePageSays(t *testing.T) {
 			}
 		}
 	}
-	if commands < 6 {
+	if commands < 8 {
 		t.Errorf("the page has %d commands, fewer than it had", commands)
 	}
 	a.rewrite(t)
 }
 
-// rewrite changes the ledger's oldest segment as a fault of the disk would, and as who knows
-// the format would; both readers say so.
+// rewrite changes a bit of the ledger's oldest segment, and one of the collector's log;
+// both readers say so.
 func (a *audited) rewrite(t *testing.T) {
 	t.Helper()
-	segments, err := filepath.Glob(a.path("agent/ledger/*.dlog"))
-	if err != nil || len(segments) == 0 {
-		t.Fatal(segments, err)
-	}
-	raw, err := os.ReadFile(segments[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw[len(raw)/2] ^= 1
-	if err := os.WriteFile(segments[0], raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{"writ verify --ledger agent/ledger", "python3 examples/audit/verify.py ledger agent/ledger agent.vkey"} {
-		out, err := a.run(t, line)
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "NOT verified") {
-			t.Errorf("%s, of a changed ledger: %v\n%s", line, err, out)
+	for pattern, lines := range map[string][]string{
+		"agent/ledger/*.dlog": {"writ verify --ledger agent/ledger", "python3 examples/audit/verify.py ledger agent/ledger agent.vkey"},
+		"collector/head_log/tiles/tile/0/000.p/*": {
+			"writ verify --store collector", "python3 examples/audit/verify.py log collector/head_log/tiles log.vkey",
+		},
+	} {
+		files, err := filepath.Glob(a.path(pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[len(raw)/2] ^= 1
+			if err := os.WriteFile(file, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, line := range lines {
+			out, err := a.run(t, line)
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "NOT verified") {
+				t.Errorf("%s, of what was changed: %v\n%s", line, err, out)
+			}
 		}
 	}
 }

@@ -68,7 +68,11 @@ func readCollectorConfig(path string) (*writv1.CollectorConfig, error) {
 	if err := readConfig(path, config); err != nil {
 		return nil, err
 	}
-	resolve(path, append(serverFiles(config.GetTls()), &config.DataDir, &config.AgentsFile))
+	files := append(serverFiles(config.GetTls()), &config.DataDir, &config.AgentsFile)
+	if config.GetHeadLog() != nil {
+		files = append(files, &config.HeadLog.WitnessPolicyFile)
+	}
+	resolve(path, files)
 	return config, nil
 }
 

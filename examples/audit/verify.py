@@ -5,8 +5,10 @@
 This is a second reader of the formats in docs/audit.md, written from that page. It shares
 no code with writ, so that what both of them verify does not rest on one program.
 
-    verify.py ledger DIR VKEYFILE   verify the segments in a directory
-    verify.py kit DIR               run a test kit against this reader
+    verify.py ledger DIR VKEYFILE            verify the segments in a directory
+    verify.py log DIR VKEYFILE [AGENTKEY]... verify a collector's own log, and in it the
+                                             heads of the agents whose keys are given
+    verify.py kit DIR                        run a test kit against this reader
 
 It ends with 0 where everything verifies, and with 1 where something does not. It does not
 read bodies: see "needs" in the test kit.
@@ -471,6 +473,87 @@ def commit(v, payload):
     return {"salt": salt.hex(), "digest": digest.hex()}
 
 
+# --- a collector's own log ---
+
+ENTRY = {1: FIXED64, 2: BYTES, 3: BYTES}
+FINDING = {1: BYTES, 2: BYTES, 3: BYTES, 4: VARINT, 5: BYTES, 6: BYTES, 7: BYTES}
+
+
+def tile_path(number, width):
+    digits = f"{number % 1000:03d}"
+    while number >= 1000:
+        number //= 1000
+        digits = f"x{number % 1000:03d}/{digits}"
+    return digits if width == 256 else f"{digits}.p/{width}"
+
+
+def read_tile(directory, kind, number, width):
+    """A tile or entry bundle; a partial one may have been replaced by the full one."""
+    path = Path(directory) / "tile" / kind
+    if width < 256 and not (path / tile_path(number, width)).exists():
+        width = 256
+    return (path / tile_path(number, width)).read_bytes()
+
+
+def log_entries(directory, size):
+    for first in range(0, size, 256):
+        width, at = min(256, size - first), 0
+        raw = read_tile(directory, "entries", first // 256, width)
+        for _ in range(width):
+            (length,) = struct.unpack_from(">H", raw, at)
+            entry = raw[at + 2 : at + 2 + length]
+            if len(entry) != length:
+                raise Bad("frame", f"an entry after {first} is cut short")
+            yield entry
+            at += 2 + length
+
+
+def check_tiles(directory, hashes):
+    """Hold the tiles against the leaves, level by level."""
+    level = 0
+    while hashes:
+        above = []
+        for first in range(0, len(hashes), 256):
+            part = hashes[first : first + 256]
+            if not read_tile(directory, str(level), first // 256, len(part)).startswith(b"".join(part)):
+                raise Bad("head", f"tile {first // 256} of level {level} is not that of the tree")
+            if len(part) == 256:
+                while len(part) > 1:
+                    part = [node_hash(part[i], part[i + 1]) for i in range(0, len(part), 2)]
+                above += part
+        hashes, level = above, level + 1
+
+
+def verify_log(directory, key, agents):
+    """Verify a log, and that the heads in it are signed and grow."""
+    origin, size, root, signatures = open_head((Path(directory) / "checkpoint").read_bytes(), key)
+    if origin != key.name:
+        raise Bad("head", "a checkpoint of another log")
+    tree, leaves, newest, findings = Tree(), [], {}, 0
+    for entry in log_entries(directory, size):
+        tree.append(entry)
+        leaves.append(leaf_hash(entry))
+        e = fields(entry, ENTRY)
+        if (2 in e) == (3 in e):
+            raise Bad("record", f"entry {tree.size - 1} is neither a head nor a finding")
+        if 3 in e:
+            fields(e[3], FINDING)
+            findings += 1
+            continue
+        ledger = e[2].split(b"\n", 1)[0].decode()
+        if ledger in agents:
+            _, grown, _, _ = open_head(e[2], agents[ledger])
+            if grown <= newest.get(ledger, 0):
+                raise Bad("head", f"entry {tree.size - 1}: {ledger} does not grow")
+            newest[ledger] = grown
+    if tree.root() != root:
+        raise Bad("head", "the checkpoint's root is not that of the entries")
+    check_tiles(directory, leaves)
+    print(f"verified  {origin}\nlog       {size} entries, {findings} of them findings, under {signatures} signatures\nroot      {root.hex()} of size {size}")
+    for ledger, grown in sorted(newest.items()):
+        print(f"ledger    {ledger} of size {grown}")
+
+
 # --- the test kit ---
 
 
@@ -519,15 +602,26 @@ def run_kit(directory):
     return wrong == 0 and passed > 0
 
 
+def read_key(path):
+    return Key(Path(path).read_text().strip())
+
+
+def verified(verify, *arguments):
+    try:
+        verify(*arguments)
+    except Bad as bad:
+        print(f"NOT verified  {bad}")
+        return 1
+    return 0
+
+
 def main(arguments):
     match arguments:
         case ["ledger", directory, vkey]:
-            try:
-                verify_ledger(directory, Key(Path(vkey).read_text().strip()))
-            except Bad as bad:
-                print(f"NOT verified  {bad}")
-                return 1
-            return 0
+            return verified(verify_ledger, directory, read_key(vkey))
+        case ["log", directory, vkey, *agents]:
+            keys = map(read_key, agents)
+            return verified(verify_log, directory, read_key(vkey), {key.name: key for key in keys})
         case ["kit", directory]:
             return 0 if run_kit(directory) else 1
     print(__doc__, file=sys.stderr)
