@@ -268,6 +268,9 @@ func TestALedgerThatDoesNotContinueWhatIsHeldIsAFinding(t *testing.T) {
 			if len(found) != 1 || found[0].Kind != c.want || len(found[0].HeldHead) == 0 || len(found[0].Head) == 0 {
 				t.Errorf("findings = %+v, want a %s with both heads", found, c.want)
 			}
+			if f := p.loggedFinding(t, l); f.GetKind() != c.want || len(f.GetHeldHead()) == 0 || len(f.GetHead()) == 0 {
+				t.Errorf("the collector's log has %v, want the %s with both heads", f, c.want)
+			}
 		})
 	}
 }

@@ -47,13 +47,20 @@ func newEntries(n int) *entries {
 
 // grow adds n entries.
 func (e *entries) grow(n int) {
+	e.growUnheard(n)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.stored)
+	e.stored = make(chan struct{})
+}
+
+// growUnheard adds n entries and tells nobody.
+func (e *entries) growUnheard(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for range n {
 		e.all = append(e.all, fmt.Appendf(nil, "entry %d", len(e.all)))
 	}
-	close(e.stored)
-	e.stored = make(chan struct{})
 }
 
 // with is a copy with one entry changed, or cut behind a size.
@@ -195,7 +202,7 @@ func TestEachEntryStandsInItsPlaceOnceThoughTheLogStopsAndStarts(t *testing.T) {
 			want, _ := source.EntryCount(t.Context())
 			await(t, "all entries are under a checkpoint", func() bool { return p.size(t) == want })
 		}
-		source.grow(9) // the end takes up what is left
+		source.growUnheard(9) // the end takes up what is left
 		want, _ := source.EntryCount(t.Context())
 		stop()
 		if err := l.Err(); err != nil {
