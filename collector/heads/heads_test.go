@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -100,6 +101,7 @@ type place struct {
 	signer note.Signer
 	key    note.Verifier
 	policy []byte
+	log    *slog.Logger
 }
 
 func newPlace(t *testing.T) *place {
@@ -121,7 +123,7 @@ func newPlace(t *testing.T) *place {
 // run runs the log over a source until the result is called.
 func (p *place) run(t *testing.T, source heads.Source) (l *heads.Log, stop func()) {
 	t.Helper()
-	l, err := heads.New(heads.Options{Dir: p.dir, Signer: p.signer, Source: source, Interval: 100 * time.Millisecond, Policy: p.policy})
+	l, err := heads.New(heads.Options{Dir: p.dir, Signer: p.signer, Source: source, Interval: 100 * time.Millisecond, Policy: p.policy, Log: p.log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,6 +237,46 @@ func TestALogThatIsNotTheStoresIsNotGoneOnWith(t *testing.T) {
 	}
 	if report := p.verify(t, source); report.Fault != nil {
 		t.Errorf("the log was changed: %v", report.Fault)
+	}
+}
+
+// said is a log that tests wait for.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.text.String(), text)
+}
+
+func TestALogThatIsTakenAwayFallsBehindAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	p, source, heard := newPlace(t), newEntries(5), &said{}
+	p.dir = filepath.Join(p.dir, "tiles")
+	p.log = slog.New(slog.NewTextHandler(heard, nil))
+	_, stop := p.run(t, source)
+	defer stop()
+	await(t, "all entries are under a checkpoint", func() bool { return p.size(t) == 5 })
+	if err := os.Rename(p.dir, p.dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	source.grow(5)
+	await(t, "the log says that it falls behind", func() bool { return heard.has("falls behind") })
+	if err := os.Rename(p.dir+".away", p.dir); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the log has caught up", func() bool { return p.size(t) == 10 })
+	if report := p.verify(t, source); report.Fault != nil {
+		t.Error(report.Fault)
 	}
 }
 

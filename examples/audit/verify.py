@@ -524,6 +524,19 @@ def check_tiles(directory, hashes):
         hashes, level = above, level + 1
 
 
+def check_entry(raw):
+    """An entry of a log: {2: head} or {3: finding}."""
+    try:
+        e = fields(raw, ENTRY)
+        if 3 in e:
+            fields(e[3], FINDING)
+    except Bad as bad:
+        raise Bad("entry", bad) from bad
+    if (2 in e) == (3 in e):
+        raise Bad("entry", "neither a head nor a finding, or both")
+    return e
+
+
 def verify_log(directory, key, agents):
     """Verify a log, and that the heads in it are signed and grow."""
     origin, size, root, signatures = open_head((Path(directory) / "checkpoint").read_bytes(), key)
@@ -533,11 +546,8 @@ def verify_log(directory, key, agents):
     for entry in log_entries(directory, size):
         tree.append(entry)
         leaves.append(leaf_hash(entry))
-        e = fields(entry, ENTRY)
-        if (2 in e) == (3 in e):
-            raise Bad("record", f"entry {tree.size - 1} is neither a head nor a finding")
+        e = check_entry(entry)
         if 3 in e:
-            fields(e[3], FINDING)
             findings += 1
             continue
         ledger = e[2].split(b"\n", 1)[0].decode()
@@ -565,6 +575,9 @@ def run(v, payload):
         return {"leaf": leaf_hash(payload).hex()}
     if kind == "commitment":
         return commit(v, payload)
+    if kind == "entry":
+        check_entry(payload)
+        return {"leaf": leaf_hash(payload).hex()}
     key = Key(v["vkey"])
     if kind == "segment":
         s = Segment(payload, key)
