@@ -279,13 +279,24 @@ func (k *kept) take(t *testing.T, stored *store.Stored) {
 	}
 }
 
-// verifyWithoutWrit has the ledger verified by a reader that shares no code with writ.
+// verifyWithoutWrit has the ledger, and the collector's log of its heads, verified by a
+// reader that shares no code with writ.
 func (r *upstreamRun) verifyWithoutWrit(t *testing.T, own *ledger.Report) {
 	t.Helper()
-	verify := exec.CommandContext(t.Context(), "python3", module+"/examples/audit/verify.py", "ledger", r.desk.ledger(), r.desk.path("data/ledger/log.vkey"))
-	out, err := verify.CombinedOutput()
-	want := fmt.Sprintf("records   %d to %d, under %d signed heads\nroot      %x of size %d\n", own.First, own.Size, own.Heads, own.Root, own.Size)
-	if err != nil || !strings.HasSuffix(string(out), want) {
-		t.Errorf("examples/audit/verify.py: %v\n%s\nwant\n%s", err, out, want)
+	key, log := r.desk.path("data/ledger/log.vkey"), r.kept.dir+"/head_log"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{
+			[]string{"ledger", r.desk.ledger(), key},
+			fmt.Sprintf("records   %d to %d, under %d signed heads\nroot      %x of size %d\n", own.First, own.Size, own.Heads, own.Root, own.Size),
+		},
+		{[]string{"log", log + "/tiles", log + "/log.vkey", key}, fmt.Sprintf("ledger    %s of size %d\n", own.Origin, own.Size)},
+	} {
+		verify := exec.CommandContext(t.Context(), "python3", append([]string{module + "/examples/audit/verify.py"}, c.args...)...)
+		if out, err := verify.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), c.want) {
+			t.Errorf("examples/audit/verify.py %s: %v\n%s\nwant\n%s", c.args[0], err, out, c.want)
+		}
 	}
 }
