@@ -161,10 +161,38 @@ func TestAnAuditorsDayIsAsThePageSays(t *testing.T) {
 			}
 		}
 	}
-	if commands < 8 {
+	if commands < 10 {
 		t.Errorf("the page has %d commands, fewer than it had", commands)
 	}
+	a.forgeProof(t)
 	a.rewrite(t)
+}
+
+// forgeProof changes each line of the proof of a head.
+func (a *audited) forgeProof(t *testing.T) {
+	t.Helper()
+	raw, err := os.ReadFile(a.path("decision.proof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(raw), "\n")
+	for i, line := range lines {
+		if len(line) < 4 {
+			continue
+		}
+		forged := []byte(line)
+		forged[len(forged)-3] ^= 1
+		text := strings.Join(lines[:i], "") + string(forged) + strings.Join(lines[i+1:], "")
+		if err := os.WriteFile(a.path("forged.proof"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := a.run(t, "python3 examples/audit/verify.py proof forged.proof log.vkey agent.vkey"); err == nil {
+			t.Errorf("a proof with another line %d is taken:\n%s\n%s", i, out, text)
+		}
+	}
+	if out, err := a.run(t, "writ log prove --store collector 00000000000000000000000000000000"); err == nil || !strings.Contains(out, "no such decision") {
+		t.Errorf("a decision that there is not: %v\n%s", err, out)
+	}
 }
 
 // rewrite changes a bit of the ledger's oldest segment, and one of the collector's log;

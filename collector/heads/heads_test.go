@@ -5,6 +5,7 @@ package heads_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -399,6 +400,29 @@ func TestTheLogIsServedToToolsOfOthers(t *testing.T) {
 	}
 	if got := status(t, server, http.MethodPost, "checkpoint"); got != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", got)
+	}
+}
+
+func TestEachEntryIsProven(t *testing.T) {
+	t.Parallel()
+	p, source := full(t, 300)
+	e := heads.Evidence{Dir: p.dir, Key: p.key, Source: source}
+	for _, index := range []uint64{0, 1, 255, 256, 299} {
+		text, err := heads.Prove(t.Context(), e, index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "entry %d", index))
+		if want := fmt.Sprintf("c2sp.org/tlog-proof@v1\nextra %s\nindex %d\n", entry, index); !strings.HasPrefix(string(text), want) || !strings.HasSuffix(string(text), "\n\n"+string(p.checkpoint(t))) {
+			t.Errorf("the proof of entry %d is\n%s", index, text)
+		}
+	}
+	if _, err := heads.Prove(t.Context(), e, 300); !errors.Is(err, heads.ErrPending) {
+		t.Errorf("what is not there: %v", err)
+	}
+	e.Source = source.with(7, "x")
+	if _, err := heads.Prove(t.Context(), e, 7); !errors.Is(err, heads.ErrDiffers) {
+		t.Errorf("an entry that the log does not have: %v", err)
 	}
 }
 

@@ -8,6 +8,8 @@ no code with writ, so that what both of them verify does not rest on one program
     verify.py ledger DIR VKEYFILE            verify the segments in a directory
     verify.py log DIR VKEYFILE [AGENTKEY]... verify a collector's own log, and in it the
                                              heads of the agents whose keys are given
+    verify.py proof FILE VKEYFILE AGENTKEY   verify that a collector's log has an agent's
+                                             head ("writ log prove")
     verify.py kit DIR                        run a test kit against this reader
 
 It ends with 0 where everything verifies, and with 1 where something does not. It does not
@@ -564,6 +566,25 @@ def verify_log(directory, key, agents):
         print(f"ledger    {ledger} of size {grown}")
 
 
+def verify_proof(path, key, agent):
+    """Verify a C2SP tlog-proof of an entry, which it has as extra data, and the head in it."""
+    proof, blank, checkpoint = Path(path).read_bytes().partition(b"\n\n")
+    found = re.fullmatch(rb"c2sp\.org/tlog-proof@v1\nextra ([^\n]+)\nindex (0|[1-9][0-9]*)((?:\n[A-Za-z0-9+/]{43}=){0,64})", proof)
+    if not blank or not found:
+        raise Bad("proof", "no C2SP tlog-proof with extra data")
+    entry, index, path = decode64(found[1]), int(found[2]), [decode64(line) for line in found[3].split()]
+    origin, size, root, signatures = open_head(checkpoint, key)
+    if origin != key.name or inclusion_root(index, size, leaf_hash(entry), path) != root:
+        raise Bad("proof", "the path does not lead to the checkpoint's root")
+    e = check_entry(entry)
+    if 2 not in e:
+        raise Bad("proof", "the entry is a finding")
+    ledger, grown, head, _ = open_head(e[2], agent)
+    if ledger != agent.name:
+        raise Bad("proof", "the head is another ledger's")
+    print(f"verified  {origin}\nentry     {index} of {size}, under {signatures} signatures\nledger    {ledger} of size {grown}, root {head.hex()}")
+
+
 # --- the test kit ---
 
 
@@ -622,7 +643,7 @@ def read_key(path):
 def verified(verify, *arguments):
     try:
         verify(*arguments)
-    except Bad as bad:
+    except (Bad, ValueError, struct.error, IndexError) as bad:
         print(f"NOT verified  {bad}")
         return 1
     return 0
@@ -635,6 +656,8 @@ def main(arguments):
         case ["log", directory, vkey, *agents]:
             keys = map(read_key, agents)
             return verified(verify_log, directory, read_key(vkey), {key.name: key for key in keys})
+        case ["proof", path, vkey, agent]:
+            return verified(verify_proof, path, read_key(vkey), read_key(agent))
         case ["kit", directory]:
             return 0 if run_kit(directory) else 1
     print(__doc__, file=sys.stderr)
