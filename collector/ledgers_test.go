@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/writ-dev/writ/collector"
 	"github.com/writ-dev/writ/collector/store"
@@ -51,6 +52,7 @@ func newPlace(t *testing.T) *place {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return &place{dir: dir, clock: time.Now, told: make(chan store.Finding, 100), registry: prometheus.NewRegistry(), config: &writv1.CollectorConfig{
 		DataDir: filepath.Join(dir, "store"), AgentsFile: filepath.Join(dir, "agents"),
+		HeadLog: &writv1.HeadLog{CheckpointInterval: durationpb.New(100 * time.Millisecond)},
 	}}
 }
 
@@ -279,6 +281,9 @@ func TestALedgerThatDoesNotContinueWhatIsHeldIsAFinding(t *testing.T) {
 			}
 			if told := <-p.told; told.Kind != c.want || len(p.told) > 0 {
 				t.Errorf("told of %+v and %d more, want the %s once", told, len(p.told), c.want)
+			}
+			if f := p.loggedFinding(t, l); f.GetKind() != c.want || len(f.GetHeldHead()) == 0 || len(f.GetHead()) == 0 {
+				t.Errorf("the collector's log has %v, want the %s with both heads", f, c.want)
 			}
 		})
 	}

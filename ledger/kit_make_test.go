@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -52,6 +53,7 @@ func makeKit(t *testing.T) []vector {
 	m.checkpoints()
 	m.receipts()
 	m.commitments()
+	m.logEntries()
 	return m.out
 }
 
@@ -536,4 +538,36 @@ func (m *kitMaker) commitments() {
 			"origin", kitOrigin, "index", strconv.FormatUint(index, 10), "commit-key", hex.EncodeToString(m.l.id.commitKey), "path", path,
 			"salt", hex.EncodeToString(salt), "digest", hex.EncodeToString(Commit(salt, m.l.id.logID, path, []byte(value))))
 	}
+}
+
+// logEntries makes entries of a collector's log.
+func (m *kitMaker) logEntries() {
+	s := m.batchOfTwo()
+	head, err := SignHead(Head{Origin: kitOrigin, Size: 2, Root: s.tree.root()}, m.l.id.signer)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	encode := func(e *writv1.LogEntry) []byte {
+		e.TimeUnixNs = uint64(kitTime.UnixNano()) //nolint:gosec // after 1970
+		raw, err := canonical.Marshal(e)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return raw
+	}
+	taken := encode(&writv1.LogEntry{What: &writv1.LogEntry_Head{Head: head}})
+	refused := encode(&writv1.LogEntry{What: &writv1.LogEntry_Finding{Finding: &writv1.LedgerFinding{
+		Origin: kitOrigin, Kind: "fork", Detail: "two trees of size 2", HeldSize: 2, HeldRoot: bytes.Repeat([]byte{1}, 32), HeldHead: head, Head: head,
+	}}})
+	for name, raw := range map[string][]byte{"head": taken, "finding": refused} {
+		leaf := m.l.hasher.leaf(raw)
+		m.add("valid-"+name, "an entry of a collector's log: a "+name, "entry", "valid", raw, "leaf", hex.EncodeToString(leaf[:]))
+	}
+	bad := func(name, comment string, raw []byte) { m.add(name, comment, "entry", "entry", raw) }
+	fields := splitFields(taken)
+	bad("neither", "neither a head nor a finding", joinFields(fields[0]))
+	bad("both", "a head and a finding", joinFields(append(slices.Clone(fields), splitFields(refused)[1])...))
+	bad("unknown-field", "a field 4", joinFields(append(slices.Clone(fields), varintField(4, 1))...))
+	bad("out-of-order", "the head stands before the time", joinFields(fields[1], fields[0]))
+	bad("finding-unknown-field", "a finding with a field 8", joinFields(fields[0], bytesField(3, joinFields(bytesField(1, []byte("o")), varintField(8, 1)))))
 }

@@ -46,16 +46,16 @@ func playForAudit(t *testing.T) *audited {
 			t.Fatal(err)
 		}
 	}
-	stop := a.collect(t)
-	t.Run("play", a.play)
+	stop := a.collect(t, "")
+	t.Run("play", func(t *testing.T) { a.play(t, nil) })
 	stop()
 	return a
 }
 
-// collect runs a collector until the result is called.
-func (a *audited) collect(t *testing.T) (stop func()) {
+// collect runs a collector, with more in its configuration, until the result is called.
+func (a *audited) collect(t *testing.T, more string) (stop func()) {
 	t.Helper()
-	config := fmt.Sprintf("data_dir: %[1]s/collector\nlistener: unix:%[1]s/c\nagents_file: %[1]s/agents\n", a.dir)
+	config := fmt.Sprintf("data_dir: %[1]s/collector\nlistener: unix:%[1]s/c\nagents_file: %[1]s/agents\n", a.dir) + more
 	if err := os.WriteFile(a.path("collector.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +84,10 @@ func (a *audited) collect(t *testing.T) (stop func()) {
 	}
 }
 
-// play has an agent make decisions that the collector acknowledges, and keeps its ledger.
-func (a *audited) play(t *testing.T) {
+// play has an agent make decisions that the collector acknowledges, and keeps its ledger;
+// more is what is done before the agent is stopped, pay is one more decision.
+func (a *audited) play(t *testing.T, more func(t *testing.T, pay func() *writv1.Decision)) {
+	t.Helper()
 	o := openPage(t, "approvals.md", "spiffe://example.org/planner",
 		fmt.Sprintf("collector: {address: \"unix:%[1]s/c\", public_key_file: %[1]s/collector/collector.vkey, acknowledge_timeout: 5s}\n", a.dir))
 	own := filepath.Join(o.dir, "data", "ledger")
@@ -108,8 +110,20 @@ func (a *audited) play(t *testing.T) {
 		}
 	}
 	o.pay(large)
+	if more != nil {
+		more(t, func() *writv1.Decision { return o.pay(small).GetDecision() })
+	}
 	if err := os.CopyFS(a.path("agent/ledger"), os.DirFS(own)); err != nil {
 		t.Fatal(err)
+	}
+	for name, from := range map[string]string{"log.vkey": "log.vkey", "kept": "tiles/checkpoint"} {
+		raw, err := os.ReadFile(a.path("collector/head_log/" + from))
+		if err == nil {
+			err = os.WriteFile(a.path(name), raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -143,33 +157,70 @@ func TestAnAuditorsDayIsAsThePageSays(t *testing.T) {
 			}
 		}
 	}
-	if commands < 6 {
+	if commands < 10 {
 		t.Errorf("the page has %d commands, fewer than it had", commands)
 	}
+	a.forgeProof(t)
 	a.rewrite(t)
 }
 
-// rewrite changes the ledger's oldest segment as a fault of the disk would, and as who knows
-// the format would; both readers say so.
-func (a *audited) rewrite(t *testing.T) {
+// forgeProof changes each line of the proof of a head.
+func (a *audited) forgeProof(t *testing.T) {
 	t.Helper()
-	segments, err := filepath.Glob(a.path("agent/ledger/*.dlog"))
-	if err != nil || len(segments) == 0 {
-		t.Fatal(segments, err)
-	}
-	raw, err := os.ReadFile(segments[0])
+	raw, err := os.ReadFile(a.path("decision.proof"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw[len(raw)/2] ^= 1
-	if err := os.WriteFile(segments[0], raw, 0o600); err != nil {
-		t.Fatal(err)
+	lines := strings.SplitAfter(string(raw), "\n")
+	for i, line := range lines {
+		if len(line) < 4 {
+			continue
+		}
+		forged := []byte(line)
+		forged[len(forged)-3] ^= 1
+		text := strings.Join(lines[:i], "") + string(forged) + strings.Join(lines[i+1:], "")
+		if err := os.WriteFile(a.path("forged.proof"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := a.run(t, "python3 examples/audit/verify.py proof forged.proof log.vkey agent.vkey"); err == nil {
+			t.Errorf("a proof with another line %d is taken:\n%s\n%s", i, out, text)
+		}
 	}
-	for _, line := range []string{"writ verify --ledger agent/ledger", "python3 examples/audit/verify.py ledger agent/ledger agent.vkey"} {
-		out, err := a.run(t, line)
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "NOT verified") {
-			t.Errorf("%s, of a changed ledger: %v\n%s", line, err, out)
+	if out, err := a.run(t, "writ log prove --store collector 00000000000000000000000000000000"); err == nil || !strings.Contains(out, "no such decision") {
+		t.Errorf("a decision that there is not: %v\n%s", err, out)
+	}
+}
+
+// rewrite changes a bit of the ledger's oldest segment, and one of the collector's log;
+// both readers say so.
+func (a *audited) rewrite(t *testing.T) {
+	t.Helper()
+	for pattern, lines := range map[string][]string{
+		"agent/ledger/*.dlog": {"writ verify --ledger agent/ledger", "python3 examples/audit/verify.py ledger agent/ledger agent.vkey"},
+		"collector/head_log/tiles/tile/0/000.p/*": {
+			"writ verify --store collector", "python3 examples/audit/verify.py log collector/head_log/tiles log.vkey",
+		},
+	} {
+		files, err := filepath.Glob(a.path(pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[len(raw)/2] ^= 1
+			if err := os.WriteFile(file, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, line := range lines {
+			out, err := a.run(t, line)
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(out, "NOT verified") {
+				t.Errorf("%s, of what was changed: %v\n%s", line, err, out)
+			}
 		}
 	}
 }

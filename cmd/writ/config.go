@@ -72,6 +72,9 @@ func readCollectorConfig(path string) (*writv1.CollectorConfig, error) {
 	if hook := config.GetFindingWebhook(); hook != nil {
 		files = append(files, &hook.SecretFile)
 	}
+	if config.GetHeadLog() != nil {
+		files = append(files, &config.HeadLog.WitnessPolicyFile)
+	}
 	resolve(path, files)
 	return config, nil
 }

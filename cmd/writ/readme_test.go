@@ -39,3 +39,23 @@ func TestTheConfigurationsInTheREADMEAreValid(t *testing.T) {
 		}
 	}
 }
+
+func TestTheHeadLogInThePageIsValid(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/collector.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := block.FindAllSubmatch(text, -1)
+	if len(found) != 1 {
+		t.Fatalf("the page has %d parts of configurations, want the log's", len(found))
+	}
+	path := filepath.Join(t.TempDir(), "collector.yaml")
+	if err := os.WriteFile(path, append([]byte("data_dir: d\nlistener: unix:/l\n"), found[0][2]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := readCollectorConfig(path)
+	if err != nil || config.GetHeadLog().GetWitnessPolicyFile() != filepath.Join(filepath.Dir(path), "witnesses") {
+		t.Errorf("%v: %v", config, err)
+	}
+}

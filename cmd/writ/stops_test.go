@@ -242,17 +242,6 @@ func (f *fleet) join(approvers string) *office {
 	return o
 }
 
-// eventually waits until something holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // stopped says whether a usual call is denied because an operator stopped it.
 func (o *office) stopped() bool {
 	return o.pay(small).GetDecision().GetReason() == writv1.Reason_REASON_GRANT_STOPPED

@@ -5,8 +5,10 @@ package heads_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -47,13 +49,20 @@ func newEntries(n int) *entries {
 
 // grow adds n entries.
 func (e *entries) grow(n int) {
+	e.growUnheard(n)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.stored)
+	e.stored = make(chan struct{})
+}
+
+// growUnheard adds n entries and tells nobody.
+func (e *entries) growUnheard(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for range n {
 		e.all = append(e.all, fmt.Appendf(nil, "entry %d", len(e.all)))
 	}
-	close(e.stored)
-	e.stored = make(chan struct{})
 }
 
 // with is a copy with one entry changed, or cut behind a size.
@@ -93,6 +102,7 @@ type place struct {
 	signer note.Signer
 	key    note.Verifier
 	policy []byte
+	log    *slog.Logger
 }
 
 func newPlace(t *testing.T) *place {
@@ -114,7 +124,7 @@ func newPlace(t *testing.T) *place {
 // run runs the log over a source until the result is called.
 func (p *place) run(t *testing.T, source heads.Source) (l *heads.Log, stop func()) {
 	t.Helper()
-	l, err := heads.New(heads.Options{Dir: p.dir, Signer: p.signer, Source: source, Interval: 100 * time.Millisecond, Policy: p.policy})
+	l, err := heads.New(heads.Options{Dir: p.dir, Signer: p.signer, Source: source, Interval: 100 * time.Millisecond, Policy: p.policy, Log: p.log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +205,7 @@ func TestEachEntryStandsInItsPlaceOnceThoughTheLogStopsAndStarts(t *testing.T) {
 			want, _ := source.EntryCount(t.Context())
 			await(t, "all entries are under a checkpoint", func() bool { return p.size(t) == want })
 		}
-		source.grow(9) // the end takes up what is left
+		source.growUnheard(9) // the end takes up what is left
 		want, _ := source.EntryCount(t.Context())
 		stop()
 		if err := l.Err(); err != nil {
@@ -228,6 +238,46 @@ func TestALogThatIsNotTheStoresIsNotGoneOnWith(t *testing.T) {
 	}
 	if report := p.verify(t, source); report.Fault != nil {
 		t.Errorf("the log was changed: %v", report.Fault)
+	}
+}
+
+// said is a log that tests wait for.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.text.String(), text)
+}
+
+func TestALogThatIsTakenAwayFallsBehindAndCatchesUp(t *testing.T) {
+	t.Parallel()
+	p, source, heard := newPlace(t), newEntries(5), &said{}
+	p.dir = filepath.Join(p.dir, "tiles")
+	p.log = slog.New(slog.NewTextHandler(heard, nil))
+	_, stop := p.run(t, source)
+	defer stop()
+	await(t, "all entries are under a checkpoint", func() bool { return p.size(t) == 5 })
+	if err := os.Rename(p.dir, p.dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	source.grow(5)
+	await(t, "the log says that it falls behind", func() bool { return heard.has("falls behind") })
+	if err := os.Rename(p.dir+".away", p.dir); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the log has caught up", func() bool { return p.size(t) == 10 })
+	if report := p.verify(t, source); report.Fault != nil {
+		t.Error(report.Fault)
 	}
 }
 
@@ -350,6 +400,29 @@ func TestTheLogIsServedToToolsOfOthers(t *testing.T) {
 	}
 	if got := status(t, server, http.MethodPost, "checkpoint"); got != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", got)
+	}
+}
+
+func TestEachEntryIsProven(t *testing.T) {
+	t.Parallel()
+	p, source := full(t, 300)
+	e := heads.Evidence{Dir: p.dir, Key: p.key, Source: source}
+	for _, index := range []uint64{0, 1, 255, 256, 299} {
+		text, err := heads.Prove(t.Context(), e, index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "entry %d", index))
+		if want := fmt.Sprintf("c2sp.org/tlog-proof@v1\nextra %s\nindex %d\n", entry, index); !strings.HasPrefix(string(text), want) || !strings.HasSuffix(string(text), "\n\n"+string(p.checkpoint(t))) {
+			t.Errorf("the proof of entry %d is\n%s", index, text)
+		}
+	}
+	if _, err := heads.Prove(t.Context(), e, 300); !errors.Is(err, heads.ErrPending) {
+		t.Errorf("what is not there: %v", err)
+	}
+	e.Source = source.with(7, "x")
+	if _, err := heads.Prove(t.Context(), e, 7); !errors.Is(err, heads.ErrDiffers) {
+		t.Errorf("an entry that the log does not have: %v", err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -40,8 +39,6 @@ const (
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 	// drainTime bounds the end: what is stored is added, and a checkpoint published.
 	drainTime = 5 * time.Second
-	// witnessTime bounds a call to a witness.
-	witnessTime = 5 * time.Second
 )
 
 // ErrDiffers says that the log has something else than the store. One of them was changed,
@@ -198,15 +195,6 @@ func (l *Log) open(ctx context.Context) (*writer, error) {
 		return nil, fmt.Errorf("open the log in %s: %w", l.options.Dir, err)
 	}
 	return w, nil
-}
-
-// witnessClient is how witnesses are asked: they are named by the operator, and send
-// nobody elsewhere.
-func witnessClient() *http.Client {
-	return &http.Client{
-		Timeout:       witnessTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }
 
 // follow adds what is stored until ctx ends or something fails.

@@ -5,11 +5,15 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
+
+// ErrNoDecision says that no decision with an id is stored.
+var ErrNoDecision = errors.New("no such decision is stored")
 
 // maxEntries bounds how many entries are read at once.
 const maxEntries = 256
@@ -97,4 +101,19 @@ func (v *verification) entries(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// EntryOf is the index in the log of the entry whose head was the first over the decision
+// with an id. ErrNoDecision says that none is stored.
+func (s *Store) EntryOf(ctx context.Context, decisionID []byte) (uint64, error) {
+	var position uint64
+	err := s.read.QueryRowContext(ctx, `SELECT e.position FROM records AS r JOIN entries AS e ON e.bundle = (SELECT max(seq) FROM bundles WHERE seq <= r.seq)
+		WHERE r.decision_id = ? AND r.kind = ? ORDER BY r.seq LIMIT 1`, decisionID, decisionKind).Scan(&position)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, ErrNoDecision
+	}
+	if err != nil {
+		return 0, fmt.Errorf("entry of a decision: %w", err)
+	}
+	return position, nil
 }

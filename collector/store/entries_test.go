@@ -4,6 +4,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -79,6 +80,16 @@ func TestWhatIsStoredHasItsPlaceInTheLogForGood(t *testing.T) {
 	raw, read := logged(t, s)
 	if diff := cmp.Diff(want, read, protocmp.Transform()); diff != "" {
 		t.Errorf("the entries (-want +got):\n%s", diff)
+	}
+	// The bundles are of a start and a decision, then of an outcome and the next decision.
+	for i := range 3 {
+		at, err := s.EntryOf(t.Context(), id(i))
+		if err != nil || !bytes.Equal(read[at].GetHead(), src.bundles[i].GetHead()) {
+			t.Errorf("decision %d is under entry %d, %v", i, at, err)
+		}
+	}
+	if _, err := s.EntryOf(t.Context(), id(9)); !errors.Is(err, store.ErrNoDecision) {
+		t.Errorf("a decision that there is not: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -5,8 +5,12 @@
 This is a second reader of the formats in docs/audit.md, written from that page. It shares
 no code with writ, so that what both of them verify does not rest on one program.
 
-    verify.py ledger DIR VKEYFILE   verify the segments in a directory
-    verify.py kit DIR               run a test kit against this reader
+    verify.py ledger DIR VKEYFILE            verify the segments in a directory
+    verify.py log DIR VKEYFILE [AGENTKEY]... verify a collector's own log, and in it the
+                                             heads of the agents whose keys are given
+    verify.py proof FILE VKEYFILE AGENTKEY   verify that a collector's log has an agent's
+                                             head ("writ log prove")
+    verify.py kit DIR                        run a test kit against this reader
 
 It ends with 0 where everything verifies, and with 1 where something does not. It does not
 read bodies: see "needs" in the test kit.
@@ -471,6 +475,116 @@ def commit(v, payload):
     return {"salt": salt.hex(), "digest": digest.hex()}
 
 
+# --- a collector's own log ---
+
+ENTRY = {1: FIXED64, 2: BYTES, 3: BYTES}
+FINDING = {1: BYTES, 2: BYTES, 3: BYTES, 4: VARINT, 5: BYTES, 6: BYTES, 7: BYTES}
+
+
+def tile_path(number, width):
+    digits = f"{number % 1000:03d}"
+    while number >= 1000:
+        number //= 1000
+        digits = f"x{number % 1000:03d}/{digits}"
+    return digits if width == 256 else f"{digits}.p/{width}"
+
+
+def read_tile(directory, kind, number, width):
+    """A tile or entry bundle; a partial one may have been replaced by the full one."""
+    path = Path(directory) / "tile" / kind
+    if width < 256 and not (path / tile_path(number, width)).exists():
+        width = 256
+    return (path / tile_path(number, width)).read_bytes()
+
+
+def log_entries(directory, size):
+    for first in range(0, size, 256):
+        width, at = min(256, size - first), 0
+        raw = read_tile(directory, "entries", first // 256, width)
+        for _ in range(width):
+            (length,) = struct.unpack_from(">H", raw, at)
+            entry = raw[at + 2 : at + 2 + length]
+            if len(entry) != length:
+                raise Bad("frame", f"an entry after {first} is cut short")
+            yield entry
+            at += 2 + length
+
+
+def check_tiles(directory, hashes):
+    """Hold the tiles against the leaves, level by level."""
+    level = 0
+    while hashes:
+        above = []
+        for first in range(0, len(hashes), 256):
+            part = hashes[first : first + 256]
+            if not read_tile(directory, str(level), first // 256, len(part)).startswith(b"".join(part)):
+                raise Bad("head", f"tile {first // 256} of level {level} is not that of the tree")
+            if len(part) == 256:
+                while len(part) > 1:
+                    part = [node_hash(part[i], part[i + 1]) for i in range(0, len(part), 2)]
+                above += part
+        hashes, level = above, level + 1
+
+
+def check_entry(raw):
+    """An entry of a log: {2: head} or {3: finding}."""
+    try:
+        e = fields(raw, ENTRY)
+        if 3 in e:
+            fields(e[3], FINDING)
+    except Bad as bad:
+        raise Bad("entry", bad) from bad
+    if (2 in e) == (3 in e):
+        raise Bad("entry", "neither a head nor a finding, or both")
+    return e
+
+
+def verify_log(directory, key, agents):
+    """Verify a log, and that the heads in it are signed and grow."""
+    origin, size, root, signatures = open_head((Path(directory) / "checkpoint").read_bytes(), key)
+    if origin != key.name:
+        raise Bad("head", "a checkpoint of another log")
+    tree, leaves, newest, findings = Tree(), [], {}, 0
+    for entry in log_entries(directory, size):
+        tree.append(entry)
+        leaves.append(leaf_hash(entry))
+        e = check_entry(entry)
+        if 3 in e:
+            findings += 1
+            continue
+        ledger = e[2].split(b"\n", 1)[0].decode()
+        if ledger in agents:
+            _, grown, _, _ = open_head(e[2], agents[ledger])
+            if grown <= newest.get(ledger, 0):
+                raise Bad("head", f"entry {tree.size - 1}: {ledger} does not grow")
+            newest[ledger] = grown
+    if tree.root() != root:
+        raise Bad("head", "the checkpoint's root is not that of the entries")
+    check_tiles(directory, leaves)
+    print(f"verified  {origin}\nlog       {size} entries, {findings} of them findings, under {signatures} signatures\nroot      {root.hex()} of size {size}")
+    for ledger, grown in sorted(newest.items()):
+        print(f"ledger    {ledger} of size {grown}")
+
+
+def verify_proof(path, key, agent):
+    """Verify a C2SP tlog-proof of an entry, which it has as extra data, and the head in it."""
+    proof, blank, checkpoint = Path(path).read_bytes().partition(b"\n\n")
+    found = re.fullmatch(rb"c2sp\.org/tlog-proof@v1\nextra ([^\n]+)\nindex (0|[1-9][0-9]*)((?:\n[A-Za-z0-9+/]{43}=){0,64})", proof)
+    if not blank or not found:
+        raise Bad("proof", "no C2SP tlog-proof with extra data")
+    entry, index, path = decode64(found[1]), int(found[2]), [decode64(line) for line in found[3].split()]
+    origin, size, root, signatures = open_head(checkpoint, key)
+    if origin != key.name or inclusion_root(index, size, leaf_hash(entry), path) != root:
+        raise Bad("proof", "the path does not lead to the checkpoint's root")
+    e = check_entry(entry)
+    if 2 not in e:
+        raise Bad("proof", "the entry is a finding")
+    ledger, grown, head, _ = open_head(e[2], agent)
+    if ledger != agent.name:
+        raise Bad("proof", "the head is another ledger's")
+    print(f"verified  {origin}\nentry     {index} of {size}, under {signatures} signatures\nledger    {ledger} of size {grown}, root {head.hex()}")
+
+
 # --- the test kit ---
 
 
@@ -482,6 +596,9 @@ def run(v, payload):
         return {"leaf": leaf_hash(payload).hex()}
     if kind == "commitment":
         return commit(v, payload)
+    if kind == "entry":
+        check_entry(payload)
+        return {"leaf": leaf_hash(payload).hex()}
     key = Key(v["vkey"])
     if kind == "segment":
         s = Segment(payload, key)
@@ -519,15 +636,28 @@ def run_kit(directory):
     return wrong == 0 and passed > 0
 
 
+def read_key(path):
+    return Key(Path(path).read_text().strip())
+
+
+def verified(verify, *arguments):
+    try:
+        verify(*arguments)
+    except (Bad, ValueError, struct.error, IndexError) as bad:
+        print(f"NOT verified  {bad}")
+        return 1
+    return 0
+
+
 def main(arguments):
     match arguments:
         case ["ledger", directory, vkey]:
-            try:
-                verify_ledger(directory, Key(Path(vkey).read_text().strip()))
-            except Bad as bad:
-                print(f"NOT verified  {bad}")
-                return 1
-            return 0
+            return verified(verify_ledger, directory, read_key(vkey))
+        case ["log", directory, vkey, *agents]:
+            keys = map(read_key, agents)
+            return verified(verify_log, directory, read_key(vkey), {key.name: key for key in keys})
+        case ["proof", path, vkey, agent]:
+            return verified(verify_proof, path, read_key(vkey), read_key(agent))
         case ["kit", directory]:
             return 0 if run_kit(directory) else 1
     print(__doc__, file=sys.stderr)

@@ -51,6 +51,8 @@ var extra = []struct {
 	{"", "github.com/elastic/go-seccomp-bpf", []string{"sandbox"}, "as Landlock"},
 	{"", "github.com/parquet-go/parquet-go", []string{"collector/export"}, "a columnar format is one export's business"},
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
+	{"", "github.com/transparency-dev/tessera", []string{"collector/heads"}, "the collector's own log is one room's; ledgers are not kept in it"},
+	{"", "k8s.io/klog/v2", []string{"collector/heads"}, "what Tessera logs with, which that room sends into our log"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
 	{"ledger", module + "/proto/reasons", nil, "the ledger has sentinels of its own; the agent maps them to reasons"},

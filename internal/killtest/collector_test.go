@@ -4,6 +4,7 @@ package killtest_test
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -151,6 +152,29 @@ func (r *upstreamRun) judgeUpstream(t *testing.T, made []*attempt, dead time.Tim
 			t.Errorf("%s, and its decision is missing upstream", a)
 		}
 	}
+	r.verifyLog(t)
+}
+
+// verifyLog has the store and the collector's log beside it verified. It returns how many
+// entries the log has, and how many it is still to have.
+func (r *upstreamRun) verifyLog(t *testing.T) (size, pending int) {
+	t.Helper()
+	verify := exec.CommandContext(t.Context(), program(t, agentPlain), "verify", "--store", r.kept.dir, "--key", r.desk.path("data/ledger/log.vkey"), "--output", "json")
+	out, err := verify.Output()
+	var found struct {
+		Log *struct {
+			Verified bool `json:"verified"`
+			Size     int  `json:"size"`
+			Pending  int  `json:"pending"`
+		} `json:"log"`
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	if err != nil || found.Log == nil || !found.Log.Verified {
+		t.Fatalf("writ verify: %v\n%s", err, out)
+	}
+	return found.Log.Size, found.Log.Pending
 }
 
 // finish stops everything in good order: then all that the agent recorded is upstream.
@@ -175,9 +199,8 @@ func (r *upstreamRun) finish(t *testing.T) {
 // verifyStore has the store verified, and held against the ledger.
 func (r *upstreamRun) verifyStore(t *testing.T) {
 	t.Helper()
-	verify := exec.CommandContext(t.Context(), program(t, agentPlain), "verify", "--store", r.kept.dir, "--key", r.desk.path("data/ledger/log.vkey"))
-	if out, err := verify.CombinedOutput(); err != nil {
-		t.Errorf("writ verify: %v\n%s", err, out)
+	if size, pending := r.verifyLog(t); pending > 0 || size < r.rounds {
+		t.Errorf("the collector's log has %d entries, and %d are missing", size, pending)
 	}
 	report, err := store.Verify(t.Context(), r.kept.dir)
 	if err != nil {
@@ -256,13 +279,24 @@ func (k *kept) take(t *testing.T, stored *store.Stored) {
 	}
 }
 
-// verifyWithoutWrit has the ledger verified by a reader that shares no code with writ.
+// verifyWithoutWrit has the ledger, and the collector's log of its heads, verified by a
+// reader that shares no code with writ.
 func (r *upstreamRun) verifyWithoutWrit(t *testing.T, own *ledger.Report) {
 	t.Helper()
-	verify := exec.CommandContext(t.Context(), "python3", module+"/examples/audit/verify.py", "ledger", r.desk.ledger(), r.desk.path("data/ledger/log.vkey"))
-	out, err := verify.CombinedOutput()
-	want := fmt.Sprintf("records   %d to %d, under %d signed heads\nroot      %x of size %d\n", own.First, own.Size, own.Heads, own.Root, own.Size)
-	if err != nil || !strings.HasSuffix(string(out), want) {
-		t.Errorf("examples/audit/verify.py: %v\n%s\nwant\n%s", err, out, want)
+	key, log := r.desk.path("data/ledger/log.vkey"), r.kept.dir+"/head_log"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{
+			[]string{"ledger", r.desk.ledger(), key},
+			fmt.Sprintf("records   %d to %d, under %d signed heads\nroot      %x of size %d\n", own.First, own.Size, own.Heads, own.Root, own.Size),
+		},
+		{[]string{"log", log + "/tiles", log + "/log.vkey", key}, fmt.Sprintf("ledger    %s of size %d\n", own.Origin, own.Size)},
+	} {
+		verify := exec.CommandContext(t.Context(), "python3", append([]string{module + "/examples/audit/verify.py"}, c.args...)...)
+		if out, err := verify.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), c.want) {
+			t.Errorf("examples/audit/verify.py %s: %v\n%s\nwant\n%s", c.args[0], err, out, c.want)
+		}
 	}
 }
