@@ -118,12 +118,12 @@ func (e *exporting) run(ctx context.Context) (err error) {
 
 // write writes both files, which appear when both are whole: the data last.
 func (e *exporting) write(ctx context.Context, reader query.Reader) error {
-	data, err := renameio.NewPendingFile(e.out, renameio.WithPermissions(0o600))
+	data, err := pendingFile(e.out)
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
 	defer data.Cleanup() //nolint:errcheck // what was not renamed is nothing to anybody
-	proof, err := renameio.NewPendingFile(e.proof, renameio.WithPermissions(0o600))
+	proof, err := pendingFile(e.proof)
 	if err != nil {
 		return fmt.Errorf("--proof: %w", err)
 	}
@@ -157,6 +157,12 @@ func (e *exporting) write(ctx context.Context, reader query.Reader) error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	return nil
+}
+
+// pendingFile is a file that appears under its name when it is whole. Until then it lies
+// beside it: what is exported is not for a directory that all use.
+func pendingFile(path string) (*renameio.PendingFile, error) {
+	return renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path)))
 }
 
 // manifest says what was exported.
