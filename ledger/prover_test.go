@@ -4,6 +4,7 @@ package ledger_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"testing"
@@ -249,6 +250,40 @@ func TestAProofOfInclusionThatWasTamperedWithIsRefused(t *testing.T) {
 		if err := verifyInclusion(good, bad, v); !errors.Is(err, ledger.ErrInclusion) {
 			t.Fatalf("byte %d of the record changed: %v", i, err)
 		}
+	}
+}
+
+func TestANoteThatOthersSignedTooIsTakenForTheLedgersAlone(t *testing.T) {
+	t.Parallel()
+	_, p, v := inclusion(t)
+	skey, vkey, err := note.GenerateKey(rand.Reader, "witness.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	witness, err := note.NewSigner(skey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := note.Open(p.Head, note.VerifierList(v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := note.Sign(opened, witness)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.OpenSole(both, v); !errors.Is(err, ledger.ErrHead) {
+		t.Errorf("a note with two signatures: %v, want %v", err, ledger.ErrHead)
+	}
+	sole, err := ledger.Sole(both, v)
+	if err != nil || !bytes.Equal(sole, p.Head) {
+		t.Errorf("%v, %q, want %q", err, sole, p.Head)
+	}
+	if _, err := ledger.Sole(both, verifier(t, vkey)); err != nil {
+		t.Errorf("the witness's signature alone: %v", err)
+	}
+	if _, err := ledger.Sole([]byte("no note"), v); !errors.Is(err, ledger.ErrHead) {
+		t.Errorf("what is no note: %v", err)
 	}
 }
 

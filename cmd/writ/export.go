@@ -63,10 +63,14 @@ had their names. Every record of the ledgers in question is read for it, twice.`
 			return err
 		}
 		e.filter, e.stderr = selected, cmd.ErrOrStderr()
-		if err := e.run(cmd.Context()); err != nil {
+		err = e.run(cmd.Context())
+		if errors.Is(err, query.ErrTooMany) {
+			return hinted(err, "a collector makes two exports at a time; this one can be tried again")
+		}
+		if err != nil {
 			return from.advise(err)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d records of %d ledgers  %s\nproof bundle  %s\n", e.records, e.ledgers, e.out, e.proof)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d records of %d ledgers  %s\nproof bundle  %s\n", e.records, len(e.origins), e.out, e.proof)
 		return err
 	}
 	return cmd
@@ -85,7 +89,7 @@ type exporting struct {
 	bundle  *proofs.Writer
 	head    ledger.Head // of the ledger under way
 	records uint64
-	ledgers int
+	origins []string
 }
 
 func (e *exporting) run(ctx context.Context) (err error) {
@@ -114,12 +118,12 @@ func (e *exporting) run(ctx context.Context) (err error) {
 
 // write writes both files, which appear when both are whole: the data last.
 func (e *exporting) write(ctx context.Context, reader query.Reader) error {
-	data, err := renameio.NewPendingFile(e.out, renameio.WithPermissions(0o600))
+	data, err := pendingFile(e.out)
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
 	defer data.Cleanup() //nolint:errcheck // what was not renamed is nothing to anybody
-	proof, err := renameio.NewPendingFile(e.proof, renameio.WithPermissions(0o600))
+	proof, err := pendingFile(e.proof)
 	if err != nil {
 		return fmt.Errorf("--proof: %w", err)
 	}
@@ -153,6 +157,12 @@ func (e *exporting) write(ctx context.Context, reader query.Reader) error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	return nil
+}
+
+// pendingFile is a file that appears under its name when it is whole. Until then it lies
+// beside it: what is exported is not for a directory that all use.
+func pendingFile(path string) (*renameio.PendingFile, error) {
+	return renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path)))
 }
 
 // manifest says what was exported.
@@ -193,6 +203,11 @@ func (e *exporting) take(ctx context.Context, reader query.Reader) error {
 		}
 		shown.at(e.records)
 	}
+	for origin, kept := range e.kept {
+		if !slices.Contains(e.origins, origin) {
+			return fmt.Errorf("--head %s: no record of %s is selected", kept.file, origin)
+		}
+	}
 	return nil
 }
 
@@ -215,7 +230,7 @@ func (e *exporting) ledger(of *writv1.ExportedLedger) error {
 	case asked && kept.head.Size > 0:
 		return fmt.Errorf("ledger %s: no path shows that it goes on from the head that was kept: the records before were pruned", e.head.Origin)
 	}
-	e.ledgers++
+	e.origins = append(e.origins, e.head.Origin)
 	if err := e.bundle.Ledger(of.GetVerifierKey(), of.GetHead(), older); err != nil {
 		return fmt.Errorf("ledger %s: %w", e.head.Origin, err)
 	}
@@ -224,7 +239,7 @@ func (e *exporting) ledger(of *writv1.ExportedLedger) error {
 
 // record verifies a record, and writes it.
 func (e *exporting) record(of *writv1.ProvenRecord) error {
-	if e.ledgers == 0 {
+	if len(e.origins) == 0 {
 		return errors.New("a record comes before its ledger")
 	}
 	raw := of.GetRecord()

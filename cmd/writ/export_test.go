@@ -3,16 +3,22 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/writ-dev/writ/collector/query"
 	"github.com/writ-dev/writ/ledger"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -94,6 +100,86 @@ func BenchmarkExport(b *testing.B) {
 		}
 		b.ReportMetric(float64(records)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 	})
+}
+
+// liar is a collector that says what it likes.
+type liar struct {
+	query.Reader
+
+	items []*writv1.ExportRecordsResponse
+	err   error
+}
+
+func (l liar) Export(context.Context, *writv1.ExportRecordsRequest) query.Exported {
+	return func(yield func(*writv1.ExportRecordsResponse, error) bool) {
+		for _, item := range l.items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+		if l.err != nil {
+			yield(nil, l.err)
+		}
+	}
+}
+
+func TestAnExportWritesNothingOfWhatIsNotProven(t *testing.T) {
+	t.Parallel()
+	reader, err := query.FromLedger(manyDecisions(t, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good []*writv1.ExportRecordsResponse
+	for item, err := range reader.Export(t.Context(), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		good = append(good, item)
+	}
+	changed := func(at int, change func(*writv1.ExportRecordsResponse)) []*writv1.ExportRecordsResponse {
+		items := slices.Clone(good)
+		items[at] = proto.CloneOf(items[at])
+		change(items[at])
+		return items
+	}
+	odd := errors.New("the connection is gone")
+	for _, tc := range []struct {
+		name string
+		from liar
+		want string
+	}{
+		{"nothing odd", liar{items: good}, ""},
+		{"it ends with an error", liar{items: good[:3], err: odd}, odd.Error()},
+		{"a record before its ledger", liar{items: good[1:]}, "before its ledger"},
+		{"a record twice", liar{items: append(slices.Clone(good[:2]), good[1:]...)}, "out of order"},
+		{"a ledger twice", liar{items: append(slices.Clone(good[:1]), good...)}, "out of order"},
+		{"a record that says something else", liar{items: changed(2, func(r *writv1.ExportRecordsResponse) {
+			raw := r.GetRecord().GetRecord()
+			r.GetRecord().Record = bytes.Replace(raw, []byte("acme"), []byte("evil"), 1)
+		})}, "not a proof of inclusion"},
+		{"a record that is none", liar{items: changed(2, func(r *writv1.ExportRecordsResponse) { r.GetRecord().Record = []byte{0xff} })}, "not a valid record"},
+		{"a path that is short", liar{items: changed(2, func(r *writv1.ExportRecordsResponse) { r.GetRecord().Path = r.GetRecord().GetPath()[1:] })}, "not a proof of inclusion"},
+		{"a head that is not signed", liar{items: changed(0, func(r *writv1.ExportRecordsResponse) { r.GetLedger().Head = []byte("x") })}, "not a signed head"},
+		{"a key that is none", liar{items: changed(0, func(r *writv1.ExportRecordsResponse) { r.GetLedger().VerifierKey = "x" })}, "the key of a ledger"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			e := &exporting{format: "ndjson", out: filepath.Join(dir, "out"), proof: filepath.Join(dir, "out"+proofEnding), filter: &writv1.RecordFilter{}, stderr: io.Discard}
+			err := e.write(t.Context(), tc.from)
+			left, globErr := filepath.Glob(filepath.Join(dir, "*"))
+			hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
+			left = append(left, hidden...)
+			switch {
+			case globErr != nil:
+				t.Fatal(globErr)
+			case tc.want == "" && (err != nil || len(left) != 2):
+				t.Errorf("%v, files %q", err, left)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || len(left) > 0):
+				t.Errorf("%v, want %q; files %q, want none", err, tc.want, left)
+			}
+		})
+	}
 }
 
 // The commands of these pages work where a ledger lies in "ledger" and a store in "store".

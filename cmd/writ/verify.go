@@ -18,6 +18,7 @@ import (
 
 	"github.com/writ-dev/writ/collector/store"
 	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/archive"
 )
 
 // maxKey bounds the file of a public key: a vkey is one line.
@@ -162,7 +163,7 @@ func (v *verifying) verifyLedger(ctx context.Context) (*verification, error) {
 	}
 	dir := v.ledger
 	if info, err := os.Stat(dir); err == nil && info.Mode().IsRegular() {
-		unpacked, err := unpackLedger(ctx, dir, v.stderr)
+		unpacked, err := v.unpack(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -191,6 +192,23 @@ func (v *verifying) verifyLedger(ctx context.Context) (*verification, error) {
 		return nil, err
 	}
 	return v.ofLedger(report, kept)
+}
+
+// unpack takes the ledger out of an archive, into a directory that the caller removes.
+func (v *verifying) unpack(ctx context.Context) (string, error) {
+	file, err := os.Open(v.ledger)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close() //nolint:errcheck // read only
+	unpacked, err := archive.Unpack(ctx, file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", v.ledger, err)
+	}
+	if unpacked.PrivateKey {
+		fmt.Fprintln(v.stderr, "writ: note: the archive holds log.key: whoever reads it can sign in the ledger's name")
+	}
+	return unpacked.Dir, nil
 }
 
 func (v *verifying) ofLedger(report *ledger.Report, kept *keptHead) (*verification, error) {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/collector/store"
 	"github.com/writ-dev/writ/ledger"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -158,6 +159,27 @@ func TestALedgerThatIsNotWholeIsNotExported(t *testing.T) {
 	var fault *ledger.Fault
 	if !errors.As(err, &fault) || fault.Index != 10 || len(got) != 0 {
 		t.Errorf("exported %v, %v, want a fault of record 10 and nothing", got, err)
+	}
+}
+
+// tampered is a store in whose records something was changed.
+type tampered struct{ query.Source }
+
+func (s tampered) List(ctx context.Context, sel store.Selection) ([]store.Stored, error) {
+	rows, err := s.Source.List(ctx, sel)
+	for i := range rows {
+		rows[i].Raw = bytes.Replace(rows[i].Raw, []byte("books.read"), []byte("books.wipe"), 1)
+	}
+	return rows, err
+}
+
+func TestAStoreThatIsNotWholeIsNotExported(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.write(t, aDay()...)
+	got, _, err := exported(t.Context(), t, query.FromStore(tampered{d.store}), d.ledger.VerifierKey(), nil)
+	if !errors.Is(err, ledger.ErrHead) || len(got) != 0 || !strings.Contains(err.Error(), d.ledger.Origin()) {
+		t.Errorf("exported %v, %v, want an error that names the ledger and nothing", got, err)
 	}
 }
 
