@@ -140,6 +140,11 @@ bench: envoy build ## Measure against servers that do nothing; JSON=file and DOC
 	$(GO_BUILD) -o bin/bench ./internal/bench
 	bin/bench $(if $(JSON),-json $(JSON)) $(if $(DOC),-doc $(DOC)) $(BENCHFLAGS)
 
+.PHONY: bench-ledger
+bench-ledger: build ## Measure the ledger against the least that does the same to a disk; JSON=file and DOC=file as in bench
+	$(GO_BUILD) -o bin/bench ./internal/bench
+	bin/bench ledger $(if $(JSON),-json $(JSON)) $(if $(DOC),-doc $(DOC)) $(BENCHFLAGS)
+
 .PHONY: golden
 golden: ## Rewrite the golden files; review the difference like code
 	.ci/golden

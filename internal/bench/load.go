@@ -122,29 +122,41 @@ func (l *lane) receiveAll(idle chan<- *lane) {
 	}
 }
 
-// pace sends total calls at the moments they are due. It sleeps in the kernel on a
-// thread of its own: the runtime's timers round up to a millisecond on an idle
-// machine (golang.org/issue/44343), which is all there is between two calls.
+// pace sends total calls at the moments they are due.
 func pace(start time.Time, total, rate int, idle <-chan *lane) error {
+	var failed error
+	err := beat(start, total, rate, func(at time.Time) bool {
+		l := <-idle
+		if failed = l.err; failed == nil {
+			failed = l.send()
+		}
+		if failed == nil {
+			l.due <- at
+		}
+		return failed == nil
+	})
+	return errors.Join(err, failed)
+}
+
+// beat calls something total times, at the moments that are due, until it says that it
+// is over. It sleeps in the kernel on a thread of its own: the runtime's timers round up
+// to a millisecond on an idle machine (golang.org/issue/44343), which is all there is
+// between two calls.
+func beat(start time.Time, total, rate int, call func(due time.Time) (goOn bool)) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for n := range total {
 		at := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
 		if wait := time.Until(at); wait > 0 {
 			span := unix.NsecToTimespec(wait.Nanoseconds())
-			// A sleep cut short by a signal sends early by that much.
+			// A sleep cut short by a signal calls early by that much.
 			if err := unix.Nanosleep(&span, nil); err != nil && !errors.Is(err, unix.EINTR) {
 				return fmt.Errorf("sleep: %w", err)
 			}
 		}
-		l := <-idle
-		if l.err != nil {
-			return l.err
+		if !call(at) {
+			break
 		}
-		if err := l.send(); err != nil {
-			return err
-		}
-		l.due <- at
 	}
 	return nil
 }

@@ -24,12 +24,28 @@ type about struct {
 	Kernel     string    `json:"kernel"`
 	FileSystem string    `json:"ledger_file_system"`
 	Go         string    `json:"go"`
-	Envoy      string    `json:"envoy"`
+	Envoy      string    `json:"envoy,omitempty"`
 	Writ       string    `json:"writ"`
 }
 
 // look finds out where and with what it measures.
 func look(ctx context.Context, at places) (about, error) {
+	a, err := lookWithoutEnvoy(ctx, at)
+	if err != nil {
+		return about{}, err
+	}
+	if a.Envoy, err = versionOf(ctx, at.envoy, "--version"); err != nil {
+		return about{}, err
+	}
+	// Envoy's ends with commit/number/state/kind/TLS.
+	if parts := strings.Split(a.Envoy, "/"); len(parts) >= 5 {
+		a.Envoy = parts[len(parts)-4]
+	}
+	return a, nil
+}
+
+// lookWithoutEnvoy is look where Envoy does not take part.
+func lookWithoutEnvoy(ctx context.Context, at places) (about, error) {
 	a := about{Time: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), Go: runtime.Version()}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err == nil {
@@ -41,13 +57,6 @@ func look(ctx context.Context, at places) (about, error) {
 	}
 	a.FileSystem = fileSystem(at.data)
 	var err error
-	if a.Envoy, err = versionOf(ctx, at.envoy, "--version"); err != nil {
-		return about{}, err
-	}
-	// Envoy's ends with commit/number/state/kind/TLS.
-	if parts := strings.Split(a.Envoy, "/"); len(parts) >= 5 {
-		a.Envoy = parts[len(parts)-4]
-	}
 	a.Writ, err = versionOf(ctx, at.writ, "version")
 	return a, err
 }
@@ -60,6 +69,19 @@ func versionOf(ctx context.Context, path string, arg string) (string, error) {
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return line, nil
+}
+
+// loadAverage is the machine's of the last minute, or 0 where it does not tell.
+func loadAverage() float64 {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	var load float64
+	if _, err := fmt.Sscan(string(text), &load); err != nil {
+		return 0
+	}
+	return load
 }
 
 func cpuModel() string {

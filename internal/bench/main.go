@@ -7,6 +7,11 @@
 //	make bench JSON=bench.json
 //	bin/bench -rounds 1 -load 200ms -parts=false
 //
+// With the argument ledger it measures the ledger alone, each way to keep a record
+// against the least that does the same to a disk.
+//
+//	make bench-ledger JSON=ledger.json
+//
 // Rows are interleaved: each round measures all of them, and what is told of a row
 // against another is the median of the ratios within the rounds. The no-op servers
 // stand behind the very Envoy configuration that the agent stands behind, so that
@@ -36,6 +41,7 @@ import (
 const (
 	noopCommand     = "serve-noop"
 	upstreamCommand = "serve-upstream"
+	storeCommand    = "serve-store"
 )
 
 // options are the flags.
@@ -61,9 +67,15 @@ func run(args []string) error {
 	if len(args) == 2 && args[0] == upstreamCommand {
 		return serveUpstream(args[1])
 	}
+	if len(args) == 3 && args[0] == storeCommand {
+		return serveRawStore(args[1], args[2])
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return bench(ctx, flags(args))
+	if len(args) > 0 && args[0] == ledgerCommand {
+		return benchLedger(ctx, ledgerFlags(args[1:]))
+	}
+	return benchCalls(ctx, flags(args))
 }
 
 func flags(args []string) options {
@@ -85,8 +97,8 @@ func flags(args []string) options {
 	return o
 }
 
-// bench measures, and writes what it measured.
-func bench(ctx context.Context, o options) error {
+// benchCalls measures, and writes what it measured.
+func benchCalls(ctx context.Context, o options) error {
 	made, err := gather(ctx, o)
 	if err != nil {
 		return err
