@@ -21,18 +21,29 @@ type ledgerReport struct {
 	Starts      *starts        `json:"starts,omitempty"`
 }
 
-// keptMetrics are the numbers of a round.
-var keptMetrics = []struct {
+// keptMetric is one number of a round.
+type keptMetric struct {
 	title, format string
 	of            func(kept) float64
-}{
+}
+
+// keptMetrics are the numbers of a round.
+var keptMetrics = []keptMetric{
 	{"records/s", "%.0f", func(k kept) float64 { return k.Rate }},
 	{"CPU µs a record", "%.2f", func(k kept) float64 { return k.CPU }},
-	{"allocations a record", "%.1f", func(k kept) float64 { return k.Allocations }},
+	{allocationsTitle, "%.1f", func(k kept) float64 { return k.Allocations }},
 	{"paced p50 µs", "%.0f", func(k kept) float64 { return k.P50 }},
 	{"paced p99 µs", "%.0f", func(k kept) float64 { return k.P99 }},
 	{"paced CPU µs a record", "%.0f", func(k kept) float64 { return k.PacedCPU }},
 }
+
+// allocationsTitle is of what has no ratio: the raw rows allocate nothing.
+const allocationsTitle = "allocations a record"
+
+// ratioMetrics are the numbers of a round that are held against another's.
+var ratioMetrics = slices.DeleteFunc(slices.Clone(keptMetrics), func(m keptMetric) bool {
+	return m.title == allocationsTitle
+})
 
 // goal is one that the ledger has set itself.
 type goal struct {
@@ -158,17 +169,17 @@ func (r *ledgerReport) writeKept(out *strings.Builder) {
 
 func (r *ledgerReport) writeKeptRatios(out *strings.Builder) {
 	fmt.Fprintf(out, "\nRatios within rounds%s.\n\n| row | against |", coverage(goals[0].measure(r)))
-	for _, m := range keptMetrics {
+	for _, m := range ratioMetrics {
 		fmt.Fprintf(out, " %s |", m.title)
 	}
-	out.WriteString("\n| --- | --- |" + strings.Repeat(" --- |", len(keptMetrics)) + "\n")
+	out.WriteString("\n| --- | --- |" + strings.Repeat(" --- |", len(ratioMetrics)) + "\n")
 	for _, a := range r.Appends {
 		if a.way.against == "" {
 			continue
 		}
 		other := r.way(a.way.against)
 		fmt.Fprintf(out, "| %s | %s |", a.way.title, other.way.title)
-		for _, m := range keptMetrics {
+		for _, m := range ratioMetrics {
 			fmt.Fprintf(out, " %s |", intervalOf(quotients(a.all(m.of), other.all(m.of))))
 		}
 		out.WriteByte('\n')

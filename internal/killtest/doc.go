@@ -15,6 +15,8 @@
 // With a collector the list upstream is a fourth: what a client saw succeed that waits
 // for the collector is in its store, though it be killed in the middle of writing.
 //
+// A disk that is full is one in truth: a small one of the agent's own, in namespaces.
+//
 // "make test" kills a few times in every way; with $WRIT_KILLS, as in "make kill", it is
 // so many times in each.
 //
