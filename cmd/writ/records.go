@@ -34,7 +34,7 @@ without.`,
 	}
 	from := &recordSource{}
 	from.add(cmd.PersistentFlags())
-	cmd.AddCommand(newRecordsList(from), newRecordsShow(from))
+	cmd.AddCommand(newRecordsList(from), newRecordsShow(from), newRecordsOpen(from), newRecordsProve(from))
 	return cmd
 }
 
