@@ -5,8 +5,14 @@ package originals_test
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hpke"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,12 +160,13 @@ func TestWhatIsSealedOpensInItsOwnRecordAlone(t *testing.T) {
 		return r
 	}
 	for name, record := range map[string]*writv1.Record{
-		"of another decision":     change(first, func(r *writv1.Record) { r.Sealed = second.GetSealed() }),
-		"of another tenant":       change(first, func(r *writv1.Record) { r.Sealed = other.GetSealed() }),
-		"of another day":          change(first, func(r *writv1.Record) { r.Sealed = later.GetSealed() }),
-		"of another ledger":       change(first, func(r *writv1.Record) { r.Sealed = foreign.GetSealed() }),
-		"with its day changed":    change(first, func(r *writv1.Record) { r.Sealed.Day = "2026-11-28" }),
-		"with its tenant changed": change(first, func(r *writv1.Record) { r.Tenant = "other" }),
+		"of another decision":       change(first, func(r *writv1.Record) { r.Sealed = second.GetSealed() }),
+		"of another tenant":         change(first, func(r *writv1.Record) { r.Sealed = other.GetSealed() }),
+		"of another day":            change(first, func(r *writv1.Record) { r.Sealed = later.GetSealed() }),
+		"of another ledger":         change(first, func(r *writv1.Record) { r.Sealed = foreign.GetSealed() }),
+		"with its day changed":      change(first, func(r *writv1.Record) { r.Sealed.Day = "2026-11-28" }),
+		"with its decision changed": change(first, func(r *writv1.Record) { r.DecisionId = second.GetDecisionId() }),
+		"with its tenant changed":   change(first, func(r *writv1.Record) { r.Tenant = "other" }),
 		"with a commitment more": change(first, func(r *writv1.Record) {
 			r.Commitments = append(r.Commitments, &writv1.Commitment{Path: "arguments.x", Digest: make([]byte, 32)})
 		}),
@@ -190,6 +197,41 @@ func TestWhatIsSealedOpensInItsOwnRecordAlone(t *testing.T) {
 	}
 	if _, err := warm.Open(t.Context(), &writv1.Record{}); !errors.Is(err, originals.ErrNone) {
 		t.Errorf("where nothing is sealed: %v", err)
+	}
+}
+
+// Whoever reads records with other tools opens them as originals.proto says.
+func TestWhatIsSealedOpensByTheTextOfTheFormat(t *testing.T) {
+	t.Parallel()
+	h, b := holder{}, openBook(t, "example.org/agent/a")
+	b.sealer.Use(parsed(t, h.add(t, "acme", "2026-11-27")))
+	record := b.record(7, "acme", noon, iban())
+	sealed := record.GetSealed()
+	private := h[[32]byte(sealed.GetKeyId())].Key
+	raw, err := hpke.Open(private, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte("writ/originals-key/v1\n2026-11-27\nacme"), sealed.GetWrappedKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	length := func(n int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // small
+	commitment := record.GetCommitments()[0]
+	commitments := sha256.Sum256(slices.Concat(length(len("arguments.iban")), []byte("arguments.iban"), commitment.GetDigest()))
+	logID := sha256.Sum256([]byte(b.ledger.Origin()))
+	data := slices.Concat([]byte("writ/originals/v1\n"), logID[:], length(16), bytes.Repeat([]byte{7}, 16), commitments[:])
+	plain, err := aead.Open(nil, sealed.GetCiphertext()[:12], sealed.GetCiphertext()[12:], data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := &writv1.OriginalsText{}
+	if err := proto.Unmarshal(plain, text); err != nil || string(text.GetValues()[0].GetValue()) != secret {
+		t.Errorf("%v, %v", text, err)
 	}
 }
 

@@ -152,8 +152,10 @@ type SealedOriginals struct {
 	// "writ/originals-key/v1\n", day, "\n" and tenant: encapsulated key, then ciphertext.
 	WrappedKey []byte `protobuf:"bytes,3,opt,name=wrapped_key,json=wrappedKey,proto3" json:"wrapped_key,omitempty"`
 	// An OriginalsText under AES-256-GCM: 12 bytes of nonce, ciphertext, tag. The
-	// additional data are "writ/originals/v1\n", the ledger's id, the decision's id, and
-	// SHA-256 over the record's commitments: it opens in no other record.
+	// additional data are "writ/originals/v1\n", the ledger's id, the length of the
+	// decision's id and that id, and SHA-256 over the record's commitments, for each the
+	// length of its path, the path and the digest; lengths are u64le. It opens in no other
+	// record.
 	Ciphertext []byte `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
 	// Why nothing is sealed. Unspecified: something is.
 	Gap           OriginalsGap `protobuf:"varint,5,opt,name=gap,proto3,enum=writ.v1.OriginalsGap" json:"gap,omitempty"`
