@@ -212,20 +212,8 @@ func TestWhatIsSealedOpensByTheTextOfTheFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := aes.NewCipher(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	length := func(n int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // small
-	commitment := record.GetCommitments()[0]
-	commitments := sha256.Sum256(slices.Concat(length(len("arguments.iban")), []byte("arguments.iban"), commitment.GetDigest()))
-	logID := sha256.Sum256([]byte(b.ledger.Origin()))
-	data := slices.Concat([]byte("writ/originals/v1\n"), logID[:], length(16), bytes.Repeat([]byte{7}, 16), commitments[:])
-	plain, err := aead.Open(nil, sealed.GetCiphertext()[:12], sealed.GetCiphertext()[12:], data)
+	aead := gcm(t, raw)
+	plain, err := aead.Open(nil, sealed.GetCiphertext()[:12], sealed.GetCiphertext()[12:], additional(record))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,6 +221,63 @@ func TestWhatIsSealedOpensByTheTextOfTheFormat(t *testing.T) {
 	if err := proto.Unmarshal(plain, text); err != nil || string(text.GetValues()[0].GetValue()) != secret {
 		t.Errorf("%v, %v", text, err)
 	}
+}
+
+// An agent that was taken over can seal what it likes, and has committed to the values that
+// it decided on.
+func TestOtherValuesThanWereCommittedToAreNotShown(t *testing.T) {
+	t.Parallel()
+	h, b := holder{}, openBook(t, "example.org/agent/a")
+	b.sealer.Use(parsed(t, h.add(t, "acme", "2026-11-27")))
+	honest := b.record(7, "acme", noon, iban())
+	private := h[[32]byte(honest.GetSealed().GetKeyId())].Key
+	info, key := []byte("writ/originals-key/v1\n2026-11-27\nacme"), make([]byte, 32)
+	wrapped, err := hpke.Seal(private.PublicKey(), hpke.HKDFSHA256(), hpke.AES256GCM(), info, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, values := range map[string][]*writv1.OriginalValue{
+		"another value": {{Path: "arguments.iban", Value: []byte(`"DE03"`)}},
+		"another path":  {{Path: "arguments.card", Value: []byte(secret)}},
+		"no value":      nil,
+		"one more":      {{Path: "arguments.iban", Value: []byte(secret)}, {Path: "arguments.x", Value: []byte("1")}},
+	} {
+		plain, err := canonical.Marshal(&writv1.OriginalsText{Salt: make([]byte, 32), Values: values})
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged := proto.CloneOf(honest)
+		forged.Sealed.WrappedKey = wrapped
+		nonce := make([]byte, 12)
+		forged.Sealed.Ciphertext = gcm(t, key).Seal(nonce, nonce, plain, additional(forged))
+		if values, err := originals.NewOpener(h).Open(t.Context(), forged); !errors.Is(err, originals.ErrBroken) {
+			t.Errorf("%s is shown: %v, %v", name, values, err)
+		}
+	}
+}
+
+func gcm(t *testing.T, key []byte) cipher.AEAD {
+	t.Helper()
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aead
+}
+
+// additional are the additional data of what is sealed in a record, as originals.proto has them.
+func additional(record *writv1.Record) []byte {
+	length := func(n int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // small
+	var commitments []byte
+	for _, c := range record.GetCommitments() {
+		commitments = slices.Concat(commitments, length(len(c.GetPath())), []byte(c.GetPath()), c.GetDigest())
+	}
+	sum := sha256.Sum256(commitments)
+	return slices.Concat([]byte("writ/originals/v1\n"), record.GetLogId(), length(len(record.GetDecisionId())), record.GetDecisionId(), sum[:])
 }
 
 func TestWhatCannotBeSealedIsKeptOutAllTheSameAndSaidSo(t *testing.T) {
