@@ -21,6 +21,7 @@ import (
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/originals"
 	"github.com/writ-dev/writ/ledger/vault"
+	"github.com/writ-dev/writ/ledger/vault/awskms"
 )
 
 func newKeys() *cobra.Command {
@@ -44,7 +45,7 @@ type vaultFlags struct{ dir, kek string }
 
 func (f *vaultFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.dir, "vault", os.Getenv("WRIT_VAULT"), "directory of the vault (WRIT_VAULT)")
-	flags.StringVar(&f.kek, "kek", os.Getenv("WRIT_KEK"), "key encryption key: file:PATH (WRIT_KEK)")
+	flags.StringVar(&f.kek, "kek", os.Getenv("WRIT_KEK"), "key encryption key: file:PATH, or aws-kms: and a key's id, ARN or alias (WRIT_KEK)")
 }
 
 // where is the vault's directory.
@@ -82,20 +83,28 @@ func (f *vaultFlags) view(kek vault.Wrapper) (*vault.Vault, error) {
 }
 
 // wrapper returns the key encryption key.
-func (f *vaultFlags) wrapper() (vault.Wrapper, error) {
-	path, ok := strings.CutPrefix(f.kek, "file:")
-	if !ok {
-		return nil, hinted(errors.New("nothing says under which key the vault's keys are"), "give --kek file:PATH")
+func (f *vaultFlags) wrapper(ctx context.Context) (vault.Wrapper, error) {
+	where, name, _ := strings.Cut(f.kek, ":")
+	switch {
+	case where == "file" && name != "":
+		kek, err := vault.ReadFileKek(name)
+		if err != nil {
+			return nil, err
+		}
+		return kek, nil
+	case where == "aws-kms" && name != "":
+		kek, err := awskms.Open(ctx, name)
+		if err != nil {
+			return nil, hinted(err, "region, credentials and endpoint are those of the AWS SDK, such as AWS_REGION and AWS_PROFILE")
+		}
+		return kek, nil
+	default:
+		return nil, hinted(errors.New("nothing says under which key the vault's keys are"), "give --kek file:PATH, or --kek aws-kms:KEY")
 	}
-	kek, err := vault.ReadFileKek(path)
-	if err != nil {
-		return nil, err
-	}
-	return kek, nil
 }
 
 // makeWrapper returns the key encryption key, and makes one in a file that is not there.
-func (f *vaultFlags) makeWrapper(stderr io.Writer) (vault.Wrapper, error) {
+func (f *vaultFlags) makeWrapper(ctx context.Context, stderr io.Writer) (vault.Wrapper, error) {
 	if path, ok := strings.CutPrefix(f.kek, "file:"); ok {
 		switch err := vault.MakeFileKek(path); {
 		case err == nil:
@@ -104,7 +113,7 @@ func (f *vaultFlags) makeWrapper(stderr io.Writer) (vault.Wrapper, error) {
 			return nil, err
 		}
 	}
-	return f.wrapper()
+	return f.wrapper(ctx)
 }
 
 // changing opens the vault for one change, and closes it.
@@ -160,7 +169,7 @@ there, and so is the file of a key encryption key.`,
 		if _, err := at.where(); err != nil {
 			return err
 		}
-		kek, err := at.makeWrapper(cmd.ErrOrStderr())
+		kek, err := at.makeWrapper(cmd.Context(), cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ commitment in the record, with the salt that proves this one value to whoever ha
 	at.add(cmd.Flags())
 	form := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		opener, err := at.opener()
+		opener, err := at.opener(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -65,8 +65,8 @@ commitment in the record, with the salt that proves this one value to whoever ha
 }
 
 // opener opens originals with the vault's keys.
-func (f *vaultFlags) opener() (*originals.Opener, error) {
-	kek, err := f.wrapper()
+func (f *vaultFlags) opener(ctx context.Context) (*originals.Opener, error) {
+	kek, err := f.wrapper(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ when nothing could be decided again.`,
 		}
 		defer closer.Close() //nolint:errcheck // read only
 		r := newReplaying(bundle)
-		if r.opener, err = sealed.openerOrNone(); err != nil {
+		if r.opener, err = sealed.openerOrNone(cmd.Context()); err != nil {
 			return err
 		}
 		if err := r.all(cmd.Context(), reader, selected); err != nil {

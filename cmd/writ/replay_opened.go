@@ -15,11 +15,11 @@ import (
 )
 
 // openerOrNone returns what opens originals; nil where no vault is named.
-func (f *vaultFlags) openerOrNone() (*originals.Opener, error) {
+func (f *vaultFlags) openerOrNone(ctx context.Context) (*originals.Opener, error) {
 	if f.dir == "" {
 		return nil, nil
 	}
-	return f.opener()
+	return f.opener(ctx)
 }
 
 // decideOpened decides a recorded call again, with its originals where they can be opened.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/writ-dev/writ/internal/testenv"
 	"github.com/writ-dev/writ/ledger/originals"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -302,5 +303,33 @@ func TestAnAgentWithoutKeysTellsOfToolsThatAskForThem(t *testing.T) {
 	}
 	if !strings.Contains(o.log(), "originals_keys_file: they are not") {
 		t.Errorf("the log does not tell:\n%s", o.log())
+	}
+}
+
+func TestOriginalsAreOpenedWithKeysUnderKMSUntilTheyAreShredded(t *testing.T) {
+	service := testenv.StartKMS(t)
+	arn := service.MakeKey(t, "alias/writ-originals")
+	c := newClerk(t.TempDir())
+	c.kek = "aws-kms:alias/writ-originals"
+	made := standardOutput(t, "keys", "make", "--vault", c.vault, "--kek", c.kek, "--tenant", "acme", "--from", yesterday(), "--days", "3")
+	if err := os.WriteFile(c.keys, []byte(made), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.seat(t)
+	records, id := filepath.Join(c.dir, "data", "ledger"), c.pay(paid).GetDecisionId()
+	for _, kek := range []string{c.kek, "aws-kms:" + arn} {
+		if out := standardOutput(t, "records", "open", "--ledger", records, id, "--vault", c.vault, "--kek", kek); !strings.Contains(out, "DE02120300000000202051") {
+			t.Errorf("with %s: %s", kek, out)
+		}
+	}
+	if report, err := replayOf(t, "--ledger", records, "--bundle", filepath.Join(c.dir, "bundle"), "--vault", c.vault, "--kek", c.kek); err != nil || report.Recomputed != 1 {
+		t.Errorf("replay: %+v, %v", report, err)
+	}
+	if _, _, err := spoken(t, "records", "open", "--ledger", records, id, "--vault", c.vault, "--kek", "aws-kms:alias/nothing"); err == nil || !strings.Contains(err.Error(), "alias/nothing") {
+		t.Errorf("with a key that is not there: %v", err)
+	}
+	standardOutput(t, "keys", "shred", "--vault", c.vault, "--tenant", "acme", "--before", string(originals.DayOf(time.Now()).Add(1)))
+	if _, said, err := spoken(t, "records", "open", "--ledger", records, id, "--vault", c.vault, "--kek", c.kek); !errors.Is(err, errNo) || !strings.Contains(said, "was shredded") {
+		t.Errorf("after the shredding: %s, %v", said, err)
 	}
 }

@@ -50,6 +50,7 @@ var extra = []struct {
 	{"", "github.com/landlock-lsm/go-landlock", []string{"sandbox"}, "isolation of a process is the sandbox's"},
 	{"", "github.com/elastic/go-seccomp-bpf", []string{"sandbox"}, "as Landlock"},
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
+	{"", "github.com/aws", []string{"ledger/vault/awskms", "internal/testenv"}, "a key service is one way to keep a vault's keys"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
 	{"ledger", module + "/proto/reasons", nil, "the ledger has sentinels of its own; the agent maps them to reasons"},
