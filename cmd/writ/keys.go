@@ -36,7 +36,7 @@ ledger ("writ records list --ledger VAULT/ledger").`,
 	}
 	at := &vaultFlags{}
 	at.add(cmd.PersistentFlags())
-	cmd.AddCommand(newKeysMake(at), newKeysPublic(at), newKeysList(at), newKeysShred(at), newKeysHold(at), newKeysRelease(at))
+	cmd.AddCommand(newKeysMake(at), newKeysPublic(at), newKeysList(at), newKeysShred(at), newKeysRetain(at), newKeysSweep(at), newKeysHold(at), newKeysRelease(at))
 	return cmd
 }
 
@@ -116,13 +116,21 @@ func (f *vaultFlags) makeWrapper(ctx context.Context, stderr io.Writer) (vault.W
 	return f.wrapper(ctx)
 }
 
-// changing opens the vault for one change, and closes it.
-func (f *vaultFlags) changing(kek vault.Wrapper, change func(*vault.Vault) error) error {
+// making opens the vault, which it makes if it is not there, for one change.
+func (f *vaultFlags) making(kek vault.Wrapper, change func(*vault.Vault) error) error {
 	v, err := f.open(kek)
 	if err != nil {
 		return err
 	}
 	return errors.Join(change(v), v.Close())
+}
+
+// changing opens a vault that is there for one change.
+func (f *vaultFlags) changing(change func(*vault.Vault) error) error {
+	if _, err := f.view(nil); err != nil {
+		return err
+	}
+	return f.making(nil, change)
 }
 
 // keyAct says who does something to keys, and why.
@@ -173,7 +181,7 @@ there, and so is the file of a key encryption key.`,
 		if err != nil {
 			return err
 		}
-		return at.changing(kek, func(v *vault.Vault) error {
+		return at.making(kek, func(v *vault.Vault) error {
 			made, err := v.Make(cmd.Context(), vault.Request{Tenant: act.tenant, First: day, Days: *days, By: act.by})
 			if err != nil {
 				return err
@@ -225,6 +233,7 @@ type keysOf struct {
 	Keys           int           `json:"keys"`
 	ShreddedBefore originals.Day `json:"shredded_before,omitempty"`
 	Held           bool          `json:"held"`
+	Window         *uint32       `json:"window_days,omitempty"`
 }
 
 func newKeysList(at *vaultFlags) *cobra.Command {
@@ -247,96 +256,18 @@ func newKeysList(at *vaultFlags) *cobra.Command {
 			return printJSON(cmd.OutOrStdout(), views)
 		}
 		table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "TENANT\tKEYS\tFIRST\tLAST\tSHREDDED BEFORE\tLEGAL HOLD")
+		fmt.Fprintln(table, "TENANT\tKEYS\tFIRST\tLAST\tSHREDDED BEFORE\tWINDOW\tLEGAL HOLD")
 		for _, t := range views {
-			held := "-"
+			held, window := "-", "-"
 			if t.Held {
 				held = "held"
 			}
-			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", or(query.Printable(t.Tenant), "-"), t.Keys, or(t.First, "-"), or(t.Last, "-"), or(t.ShreddedBefore, "-"), held)
+			if t.Window != nil {
+				window = fmt.Sprintf("%d days", *t.Window)
+			}
+			fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", or(query.Printable(t.Tenant), "-"), t.Keys, or(t.First, "-"), or(t.Last, "-"), or(t.ShreddedBefore, "-"), window, held)
 		}
 		return table.Flush()
-	}
-	return cmd
-}
-
-func newKeysShred(at *vaultFlags) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "shred --tenant TENANT {--before DAY | --older-than DAYS}",
-		Short: "Destroy the keys of a tenant's days before a day: what was sealed to them is unreadable",
-		Long: `Shred destroys the keys of a tenant's days before a day (UTC), for good. It is recorded,
-and then done; what was interrupted is finished by the next command that changes the vault.
-It is refused while the tenant is under a legal hold.`,
-		Example: `  writ keys shred --vault vault --tenant acme --before 2026-01-01 --why "request 4711"
-  writ keys shred --vault vault --tenant acme --older-than 30 --why retention`,
-		Args: cobra.NoArgs,
-	}
-	act := &keyAct{}
-	act.add(cmd)
-	before := cmd.Flags().String("before", "", "the first day that is kept, such as 2026-01-31")
-	older := cmd.Flags().Int("older-than", 0, "keep today and so many days before it: a retention window")
-	cmd.MarkFlagsOneRequired("before", "older-than")
-	cmd.MarkFlagsMutuallyExclusive("before", "older-than")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		day, err := dayOr(*before, originals.DayOf(time.Now()).Add(-*older))
-		switch {
-		case err != nil:
-			return err
-		case cmd.Flags().Changed("older-than") && *older < 0:
-			return errors.New("--older-than is a number of days")
-		}
-		if _, err := at.view(nil); err != nil {
-			return err
-		}
-		return at.changing(nil, func(v *vault.Vault) error {
-			n, err := v.Shred(cmd.Context(), act.tenant, day, act.by, act.why)
-			if errors.Is(err, vault.ErrHeld) {
-				return hinted(err, "\"writ keys release\" releases it")
-			}
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "shredded  the keys of %q before %s: %d\n", act.tenant, day, n)
-			return err
-		})
-	}
-	return cmd
-}
-
-func newKeysHold(at *vaultFlags) *cobra.Command {
-	return newKeysAct(at, &cobra.Command{
-		Use:   "hold --tenant TENANT",
-		Short: "Put a tenant under a legal hold: its keys are not shredded until it is released",
-	}, func(ctx context.Context, v *vault.Vault, act *keyAct) error {
-		return v.Hold(ctx, act.tenant, act.by, act.why)
-	}, "held")
-}
-
-func newKeysRelease(at *vaultFlags) *cobra.Command {
-	return newKeysAct(at, &cobra.Command{
-		Use:   "release --tenant TENANT",
-		Short: "Release a tenant's legal hold",
-	}, func(ctx context.Context, v *vault.Vault, act *keyAct) error {
-		return v.Release(ctx, act.tenant, act.by, act.why)
-	}, "released")
-}
-
-// newKeysAct makes a command that does something to all keys of a tenant.
-func newKeysAct(at *vaultFlags, cmd *cobra.Command, do func(context.Context, *vault.Vault, *keyAct) error, done string) *cobra.Command {
-	act := &keyAct{}
-	act.add(cmd)
-	cmd.Args = cobra.NoArgs
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if _, err := at.view(nil); err != nil {
-			return err
-		}
-		return at.changing(nil, func(v *vault.Vault) error {
-			if err := do(cmd.Context(), v, act); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  the keys of %q\n", done, act.tenant)
-			return err
-		})
 	}
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/writ-dev/writ/internal/testenv"
 	"github.com/writ-dev/writ/ledger/originals"
@@ -134,7 +137,7 @@ func (p *sealingPage) play(t *testing.T, line, want string) {
 		if err := os.WriteFile(filepath.Join(p.dir, into), []byte(got), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	case want == "" && got == "":
+	case want == "" && got == "" && !strings.HasSuffix(line, "sweep"):
 		t.Errorf("%s prints nothing", line)
 	case want != "" && byChance.ReplaceAllString(got, "_") != byChance.ReplaceAllString(want, "_"):
 		t.Errorf("%s prints\n%s\nthe page says\n%s", line, got, want)
@@ -250,13 +253,56 @@ func TestOpeningSaysWhyThereIsNothingToOpen(t *testing.T) {
 	if _, _, err := open(id, c.vault, kek); err == nil || !strings.Contains(err.Error(), "another key encryption key") {
 		t.Errorf("another key encryption key: %v", err)
 	}
-	standardOutput(t, "keys", "shred", "--vault", c.vault, "--tenant", "acme", "--older-than", "0")
-	if _, _, err := open(id, c.vault, c.kek); err != nil {
-		t.Errorf("a retention of today alone destroys today's: %v", err)
-	}
 	standardOutput(t, "keys", "shred", "--vault", c.vault, "--tenant", "acme", "--before", string(originals.DayOf(time.Now()).Add(1)))
 	if _, said, err := open(id, c.vault, c.kek); !errors.Is(err, errNo) || !strings.Contains(said, "was shredded") {
 		t.Errorf("after the shredding: %s, %v", said, err)
+	}
+}
+
+func TestSweepShredsWhatIsOlderThanItsTenantsWindow(t *testing.T) {
+	t.Parallel()
+	c := newClerk(t.TempDir())
+	today := originals.DayOf(time.Now())
+	do := func(args ...string) (string, string) {
+		t.Helper()
+		out, said, err := spoken(t, append([]string{"keys", "--vault", c.vault, "--kek", c.kek}, args...)...)
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		return out, said
+	}
+	for _, tenant := range []string{"acme", "held", "kept", "lifted", ""} {
+		do("make", "--tenant", tenant, "--from", string(today.Add(-5)), "--days", "7")
+	}
+	for _, tenant := range []string{"acme", "held", "lifted", ""} {
+		do("retain", "--tenant", tenant, "--days", "2")
+	}
+	do("hold", "--tenant", "held")
+	do("retain", "--tenant", "lifted", "--for-ever")
+	// Midnight may pass between two commands.
+	before := string(today.Add(-2))
+	want := fmt.Sprintf("shredded  the keys of \"\" before %[1]s: 3\nshredded  the keys of \"acme\" before %[1]s: 3\n", before)
+	out, said := do("sweep")
+	if today != originals.DayOf(time.Now()) {
+		return // another day has begun
+	}
+	if out != want || !strings.Contains(said, `the tenant "held" is under a legal hold`) {
+		t.Errorf("the sweep says\n%s%s\nwant\n%s", out, said, want)
+	}
+	if out, _ := do("sweep"); out != "" {
+		t.Errorf("a second sweep says %s", out)
+	}
+	var list []keysOf
+	out, _ = do("list", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 5 {
+		t.Fatalf("%s, %v", out, err)
+	}
+	left := make(map[string]int)
+	for _, of := range list {
+		left[of.Tenant] = of.Keys
+	}
+	if diff := cmp.Diff(map[string]int{"": 4, "acme": 4, "held": 7, "kept": 7, "lifted": 7}, left); diff != "" {
+		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 }
 

@@ -203,3 +203,15 @@ func (v *Vault) Release(ctx context.Context, tenant, by, why string) error {
 	}
 	return v.record(ctx, &writv1.KeyRecord{Act: writv1.KeyAct_KEY_ACT_RELEASED, Tenant: tenant, By: by, Why: why})
 }
+
+// MostWindow bounds a retention window, in days.
+const MostWindow = 36500
+
+// Retain sets a tenant's retention window: for how many days before today its keys are
+// kept; nil, for ever. It shreds nothing: whoever keeps the time calls [Vault.Shred] with
+// what is [Tenant.Due].
+func (v *Vault) Retain(ctx context.Context, tenant string, days *uint32, by, why string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.record(ctx, &writv1.KeyRecord{Act: writv1.KeyAct_KEY_ACT_RETENTION, Tenant: tenant, Days: days, By: by, Why: why})
+}

@@ -58,6 +58,8 @@ type tenant struct {
 	// before is the first day that is not shredded; empty, none is.
 	before originals.Day
 	held   bool
+	// window is for how many days before today keys are kept; nil, for ever.
+	window *uint32
 }
 
 func newVault(dir string, kek Wrapper) *Vault {
@@ -161,6 +163,8 @@ func (v *Vault) take(body *writv1.KeyRecord) error {
 		of.held = true
 	case writv1.KeyAct_KEY_ACT_RELEASED:
 		of.held = false
+	case writv1.KeyAct_KEY_ACT_RETENTION:
+		of.window = body.Days
 	default:
 		return fmt.Errorf("%w: the act %d of a key", ErrInvalid, body.GetAct())
 	}
@@ -191,6 +195,17 @@ type Tenant struct {
 	ShreddedBefore originals.Day
 	// Held says that the tenant is under a legal hold.
 	Held bool
+	// Window is for how many days before today keys are kept; nil, for ever.
+	Window *uint32
+}
+
+// Due returns the first day that the tenant's retention window keeps, seen from a day;
+// false where it has none.
+func (t *Tenant) Due(today originals.Day) (originals.Day, bool) {
+	if t.Window == nil {
+		return "", false
+	}
+	return today.Add(-int(*t.Window)), true
 }
 
 // Tenants returns what stands of each tenant, by name.
@@ -199,7 +214,7 @@ func (v *Vault) Tenants() []Tenant {
 	defer v.mu.Unlock()
 	var out []Tenant
 	for name, of := range v.tenants {
-		t := Tenant{Tenant: name, ShreddedBefore: of.before, Held: of.held}
+		t := Tenant{Tenant: name, ShreddedBefore: of.before, Held: of.held, Window: of.window}
 		for day := range v.days[name] {
 			if day < of.before {
 				continue

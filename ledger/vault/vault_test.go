@@ -203,6 +203,37 @@ func TestATenantUnderALegalHoldIsNotShredded(t *testing.T) {
 	}
 }
 
+func TestARetentionWindowIsKeptAndShredsNothingItself(t *testing.T) {
+	t.Parallel()
+	dir, days := filepath.Join(t.TempDir(), "vault"), uint32(1)
+	v := open(t, dir, newKek(t))
+	if _, err := v.Make(t.Context(), three("acme")); err != nil {
+		t.Fatal(err)
+	}
+	if due, ok := v.Tenants()[0].Due("2026-11-29"); ok {
+		t.Errorf("without a window %s is due", due)
+	}
+	if err := v.Retain(t.Context(), "acme", &days, "ann", "policy 7"); err != nil {
+		t.Fatal(err)
+	}
+	days = vault.MostWindow + 1
+	if err := v.Retain(t.Context(), "acme", &days, "ann", ""); !errors.Is(err, vault.ErrInvalid) {
+		t.Errorf("a window that is too long: %v", err)
+	}
+	closed(t, v)
+	v = open(t, dir, nil)
+	defer closed(t, v)
+	if due, ok := v.Tenants()[0].Due("2026-11-29"); !ok || due != "2026-11-28" || files(t, dir) != 3 {
+		t.Errorf("due before %s, %t; %d keys", due, ok, files(t, dir))
+	}
+	if err := v.Retain(t.Context(), "acme", nil, "ann", ""); err != nil {
+		t.Fatal(err)
+	}
+	if due, ok := v.Tenants()[0].Due("2026-11-29"); ok {
+		t.Errorf("after the window was lifted %s is due", due)
+	}
+}
+
 func TestEverythingThatIsDoneIsRecordedAndVerifies(t *testing.T) {
 	t.Parallel()
 	dir, kek := filepath.Join(t.TempDir(), "vault"), newKek(t)

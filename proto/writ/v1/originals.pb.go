@@ -91,6 +91,8 @@ const (
 	KeyAct_KEY_ACT_HELD KeyAct = 3
 	// The tenant's legal hold is released.
 	KeyAct_KEY_ACT_RELEASED KeyAct = 4
+	// A retention window was set: keys of days before it are due to be shredded.
+	KeyAct_KEY_ACT_RETENTION KeyAct = 5
 )
 
 // Enum value maps for KeyAct.
@@ -101,6 +103,7 @@ var (
 		2: "KEY_ACT_SHREDDED",
 		3: "KEY_ACT_HELD",
 		4: "KEY_ACT_RELEASED",
+		5: "KEY_ACT_RETENTION",
 	}
 	KeyAct_value = map[string]int32{
 		"KEY_ACT_UNSPECIFIED": 0,
@@ -108,6 +111,7 @@ var (
 		"KEY_ACT_SHREDDED":    2,
 		"KEY_ACT_HELD":        3,
 		"KEY_ACT_RELEASED":    4,
+		"KEY_ACT_RETENTION":   5,
 	}
 )
 
@@ -440,7 +444,10 @@ type KeyRecord struct {
 	// Who says that they did it. The store does not verify it.
 	By string `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
 	// Why, in words.
-	Why           string `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
+	Why string `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`
+	// With KEY_ACT_RETENTION: for how many days before today keys are kept. Absent: for
+	// ever.
+	Days          *uint32 `protobuf:"varint,8,opt,name=days,proto3,oneof" json:"days,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -522,6 +529,13 @@ func (x *KeyRecord) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+func (x *KeyRecord) GetDays() uint32 {
+	if x != nil && x.Days != nil {
+		return *x.Days
+	}
+	return 0
 }
 
 // DayKey is a public key to which originals of a day are sealed.
@@ -609,7 +623,7 @@ const file_writ_v1_originals_proto_rawDesc = "" +
 	"\x03kek\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\x03kek\x12$\n" +
 	"\awrapped\x18\x05 \x01(\fB\n" +
-	"\xbaH\az\x05\x10 \x18\x800R\awrapped\"\xa0\x02\n" +
+	"\xbaH\az\x05\x10 \x18\x800R\awrapped\"\xcd\x02\n" +
 	"\tKeyRecord\x12-\n" +
 	"\x03act\x18\x01 \x01(\x0e2\x0f.writ.v1.KeyActB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x03act\x12 \n" +
@@ -619,7 +633,9 @@ const file_writ_v1_originals_proto_rawDesc = "" +
 	"\bshredded\x18\x05 \x01(\rR\bshredded\x12\x1a\n" +
 	"\x02by\x18\x06 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x02by\x12\x1a\n" +
-	"\x03why\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x03why\"g\n" +
+	"\x03why\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x03why\x12\"\n" +
+	"\x04days\x18\b \x01(\rB\t\xbaH\x06*\x04\x18\x94\x9d\x02H\x00R\x04days\x88\x01\x01B\a\n" +
+	"\x05_days\"g\n" +
 	"\x06DayKey\x125\n" +
 	"\x03day\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\x03day\x12&\n" +
 	"\n" +
@@ -627,13 +643,14 @@ const file_writ_v1_originals_proto_rawDesc = "" +
 	"\fOriginalsGap\x12\x1d\n" +
 	"\x19ORIGINALS_GAP_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ORIGINALS_GAP_NO_KEY\x10\x01\x12\x1b\n" +
-	"\x17ORIGINALS_GAP_TOO_LARGE\x10\x02*q\n" +
+	"\x17ORIGINALS_GAP_TOO_LARGE\x10\x02*\x88\x01\n" +
 	"\x06KeyAct\x12\x17\n" +
 	"\x13KEY_ACT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKEY_ACT_MADE\x10\x01\x12\x14\n" +
 	"\x10KEY_ACT_SHREDDED\x10\x02\x12\x10\n" +
 	"\fKEY_ACT_HELD\x10\x03\x12\x14\n" +
-	"\x10KEY_ACT_RELEASED\x10\x04B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x10KEY_ACT_RELEASED\x10\x04\x12\x15\n" +
+	"\x11KEY_ACT_RETENTION\x10\x05B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_originals_proto_rawDescOnce sync.Once
@@ -676,6 +693,7 @@ func file_writ_v1_originals_proto_init() {
 	if File_writ_v1_originals_proto != nil {
 		return
 	}
+	file_writ_v1_originals_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
