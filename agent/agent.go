@@ -68,7 +68,7 @@ type Options struct {
 	// Asked hears of calls that wait for an approval, once each, when that is recorded.
 	// It MUST NOT block; nil hears nothing.
 	Asked func(*writv1.ApprovalSubject)
-	// Originals seals sensitive arguments where tools ask to have them kept; nil seals
+	// Originals seals sensitive values where tools ask to have them kept; nil seals
 	// nothing, and records say so.
 	Originals *originals.Sealer
 	// Metrics counts; nil counts nothing.

@@ -117,7 +117,7 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 			return ledger.Entry{}, nil, err
 		}
 		body.Arguments = public
-		if kept, removed, err = ad.keep(sensitive("arguments.", out)); err != nil {
+		if kept, removed, err = ad.keep(sensitive("arguments.", out), ad.time); err != nil {
 			return ledger.Entry{}, nil, err
 		}
 		body.Identity = ad.identity[:]

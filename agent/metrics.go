@@ -43,7 +43,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}, []string{"band"}),
 		originals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writ_originals_total",
-			Help: "Calls whose sensitive arguments a tool asks to have kept: sealed, or why not (no_key, too_large).",
+			Help: "Decisions and outcomes of which a tool asks to have the sensitive values kept: sealed, or why not (no_key, too_large).",
 		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "writ_decision_duration_seconds",
@@ -64,7 +64,7 @@ func (m *Metrics) alert(a *writv1.AlertRecord) {
 	m.alerts.WithLabelValues(strings.ToLower(strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_")), a.GetBudget()+a.GetDrift().GetSeries()).Inc()
 }
 
-// original counts a call whose originals are asked for, by what became of them.
+// original counts a record whose originals are asked for, by what became of them.
 func (m *Metrics) original(gap writv1.OriginalsGap) {
 	if m == nil {
 		return

@@ -37,7 +37,10 @@ message MakeRequest {
   string thing = 1 [(buf.validate.field).string.max_len = 60000];
   string secret = 2 [(buf.validate.field).string.max_len = 60000, (writ.v1.field).sensitivity = SENSITIVITY_REDACT];
 }
-message MakeResponse { string thing = 1; }
+message MakeResponse {
+  string thing = 1;
+  string secret = 2 [(writ.v1.field).sensitivity = SENSITIVITY_REDACT];
+}
 `,
 }
 
@@ -130,5 +133,39 @@ func TestAnAgentWithoutKeysSaysThatNothingIsSealed(t *testing.T) {
 	w.allow(r)
 	if sealed := w.decisions()["workshop.make"][0].GetSealed(); sealed.GetGap() != writv1.OriginalsGap_ORIGINALS_GAP_NO_KEY {
 		t.Errorf("sealed: %v", sealed)
+	}
+}
+
+func TestSensitiveValuesOfResultsAreSealedInTheOutcome(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 27, 23, 59, 0, 0, time.UTC)
+	holder, keys := newDayKey(t, "2026-11-27")
+	w := openWorkshop(t, workshopOptions{files: sealedFiles, clock: func() time.Time { return now }, originals: keys})
+	run := func(secret string) *writv1.Record {
+		t.Helper()
+		r := request("workshop.make", "")
+		r.Arguments = tools.Arguments{JSON: []byte(`{"thing":"a","secret":"` + secret + `"}`)}
+		ad := w.allow(r)
+		if err := ad.Finish(ad.Run(t.Context(), nil).Outcome()); err != nil {
+			t.Fatal(err)
+		}
+		var last *writv1.Record
+		w.records(func(r *writv1.Record) {
+			if r.GetKind() == writv1.RecordKind_RECORD_KIND_OUTCOME {
+				last = r
+			}
+		})
+		return last
+	}
+	values, err := originals.NewOpener(holder).Open(t.Context(), run("s3cret"))
+	if err != nil || len(values) != 1 || values[0].Path != "result.secret" || string(values[0].JSON) != `"s3cret"` {
+		t.Errorf("%v, %v", values, err)
+	}
+	if sealed := run(strings.Repeat("s", 20_000)).GetSealed(); sealed.GetGap() != writv1.OriginalsGap_ORIGINALS_GAP_TOO_LARGE {
+		t.Errorf("a result that is too large: %v", sealed)
+	}
+	now = now.Add(time.Minute)
+	if sealed := run("s3cret").GetSealed(); sealed.GetGap() != writv1.OriginalsGap_ORIGINALS_GAP_NO_KEY || sealed.GetDay() != "2026-11-28" {
+		t.Errorf("on a day without a key: %v", sealed)
 	}
 }

@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-dev/writ/internal/testenv"
+	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/originals"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -377,5 +379,59 @@ func TestOriginalsAreOpenedWithKeysUnderKMSUntilTheyAreShredded(t *testing.T) {
 	standardOutput(t, "keys", "shred", "--vault", c.vault, "--tenant", "acme", "--before", string(originals.DayOf(time.Now()).Add(1)))
 	if _, said, err := spoken(t, "records", "open", "--ledger", records, id, "--vault", c.vault, "--kek", c.kek); !errors.Is(err, errNo) || !strings.Contains(said, "was shredded") {
 		t.Errorf("after the shredding: %s, %v", said, err)
+	}
+}
+
+func TestTheResultIsOpenedBesideTheArguments(t *testing.T) {
+	t.Parallel()
+	c, dir := newClerk(t.TempDir()), filepath.Join(t.TempDir(), "ledger")
+	made := standardOutput(t, "keys", "make", "--vault", c.vault, "--kek", c.kek, "--tenant", "acme", "--from", "2026-11-27", "--days", "2")
+	keys, err := originals.ParseKeys([]byte(made))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := ledger.Open(ledger.Options{Dir: dir, Origin: "example.org/agent/desk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer := originals.NewSealer(ledger.LogID(l.Origin()))
+	sealer.Use(keys)
+	id, at := bytes.Repeat([]byte{7}, 16), time.Date(2026, 11, 27, 23, 59, 59, 0, time.UTC)
+	write := func(kind writv1.RecordKind, body proto.Message, path, value string, at time.Time) {
+		t.Helper()
+		sealed, values, err := sealer.Seal("acme", id, at, []ledger.Sensitive{{Path: path, Value: []byte(value)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Append(t.Context(), ledger.Entry{Kind: kind, Tenant: "acme", DecisionID: id, Body: body, Sensitive: values, Sealed: sealed}, writv1.Durability_DURABILITY_PROCESS); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(writv1.RecordKind_RECORD_KIND_DECISION, &writv1.DecisionRecord{}, "arguments.iban", `"DE02"`, at)
+	write(writv1.RecordKind_RECORD_KIND_OUTCOME, &writv1.OutcomeRecord{}, "result.card", `"4111"`, at.Add(time.Second))
+	if err := l.Close(nil); err != nil {
+		t.Fatal(err)
+	}
+	open := func() ([]openedValue, string, error) {
+		t.Helper()
+		out, said, err := spoken(t, "records", "open", "--ledger", dir, strings.Repeat("07", 16), "--vault", c.vault, "--kek", c.kek, "-o", "json")
+		var values []openedValue
+		if err := json.Unmarshal([]byte(out), &values); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		return values, said, err
+	}
+	values, _, err := open()
+	if err != nil || len(values) != 2 || values[0].Path != "arguments.iban" || values[1].Path != "result.card" || values[1].Index != 1 {
+		t.Fatalf("%+v, %v", values, err)
+	}
+	if _, said, err := spoken(t, "records", "prove", "--ledger", dir, strings.Repeat("07", 16), "--path", "result.card", "--value", values[1].Value, "--salt", values[1].Salt); err != nil {
+		t.Errorf("%s: %v", said, err)
+	}
+	// The outcome is of the next day: it outlives the decision's originals.
+	standardOutput(t, "keys", "shred", "--vault", c.vault, "--tenant", "acme", "--before", "2026-11-28")
+	values, said, err := open()
+	if !errors.Is(err, errNo) || len(values) != 1 || values[0].Path != "result.card" || !strings.Contains(said, "record 0: the key that the originals are sealed to was shredded") {
+		t.Errorf("%+v, %s, %v", values, said, err)
 	}
 }

@@ -356,8 +356,8 @@ type Originals int32
 const (
 	// They are not: a commitment is all that is left of them.
 	Originals_ORIGINALS_UNSPECIFIED Originals = 0
-	// The sensitive arguments stand in the decision's record, sealed to the public key of
-	// the tenant and day. Where the agent has no such key, or they have more than 16 KiB,
+	// The sensitive arguments stand in the decision's record, and those of the result in the
+	// outcome's, where it was read, sealed to the public key of the tenant and day. Where the agent has no such key, or they have more than 16 KiB,
 	// the record says so.
 	Originals_ORIGINALS_SEALED Originals = 1
 )
