@@ -1,5 +1,5 @@
 # Go 1.26, Python 3 with venv, make and git are all that is needed: everything else
-# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt and
+# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt, .ci/requirements-kms.txt and
 # examples/refunddesk/day/requirements.txt, and lands in .cache and .venv.
 
 SHELL := bash
@@ -22,6 +22,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 TOOLS := $(CURDIR)/.cache/bin
 VENV := .venv
+KMS_VENV ?= .cache/kms
 BUF := $(CURDIR)/$(VENV)/bin/buf
 # Envoy on the PATH, else the one from the venv.
 ENVOY ?= $(shell command -v envoy || echo $(CURDIR)/$(VENV)/bin/envoy)
@@ -50,6 +51,12 @@ $(VENV)/.ci: .ci/requirements.txt
 
 $(VENV)/.day: $(DESK)/day/requirements.txt $(VENV)/.ci
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# The KMS has an environment of its own: only its tests need it.
+$(KMS_VENV)/.stamp: .ci/requirements-kms.txt
+	$(PYTHON) -m venv $(KMS_VENV)
+	$(KMS_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 .cache/.tools: .ci/tools.mod .ci/tools.sum
@@ -117,7 +124,7 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 conformance kill fuzz ## What takes longer: race, 32 bit, kills, fuzzing, the working day
+test-parts: race test-32 conformance kill kms fuzz ## What takes longer: race, 32 bit, kills, KMS, fuzzing, the working day
 	$(MAKE) run ONCE=1
 
 .PHONY: race
@@ -132,6 +139,10 @@ test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give
 kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in every way, and a ledger's writer 200 times
 	WRIT_KILLS=200 .ci/gotest -timeout 20m -run Kill9 ./ledger
 	WRIT_KILLS=20 .ci/gotest -timeout 20m ./internal/killtest/...
+
+.PHONY: kms
+kms: $(KMS_VENV)/.stamp ## Keep keys under an AWS KMS (moto's, on loopback)
+	MOTO_SERVER=$(abspath $(KMS_VENV))/bin/moto_server .ci/gotest -timeout 5m -run KMS ./ledger/vault/awskms/... ./cmd/writ/...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME

@@ -16,6 +16,7 @@ import (
 
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/originals"
 	"github.com/writ-dev/writ/ledger/token"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
@@ -69,6 +70,9 @@ type Options struct {
 	// Asked hears of calls that wait for an approval, once each, when that is recorded.
 	// It MUST NOT block; nil hears nothing.
 	Asked func(*writv1.ApprovalSubject)
+	// Originals seals sensitive values where tools ask to have them kept; nil seals
+	// nothing, and records say so.
+	Originals *originals.Sealer
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
 	// Log is the agent's own log. It never gets arguments, tokens or keys.

@@ -111,12 +111,16 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		body.SchemaDigest, body.ToolEffect = tool.SchemaDigest[:], tool.Options.GetEffect()
 	}
 	var removed []ledger.Sensitive
+	var kept *writv1.SealedOriginals
 	if ad.result.Message != nil {
 		public, out, err := ad.result.Tool.Request.AppendPublic(make([]byte, 0, len(ad.result.Canonical)), ad.result.Message)
 		if err != nil {
 			return ledger.Entry{}, nil, err
 		}
-		body.Arguments, removed = public, sensitive("arguments.", out)
+		body.Arguments = public
+		if kept, removed, err = ad.keep(sensitive("arguments.", out), ad.time); err != nil {
+			return ledger.Entry{}, nil, err
+		}
 		body.Identity = ad.identity[:]
 		if err := ad.agent.seal(ad, out); err != nil {
 			return ledger.Entry{}, nil, err
@@ -125,7 +129,9 @@ func (ad *Admission) decisionEntry() (ledger.Entry, *writv1.DecisionRecord, erro
 		sum := digest(ad.tenantKey, []byte("writ/input/v1"), input)
 		body.InputDigest = sum[:]
 	}
-	return ad.entry(writv1.RecordKind_RECORD_KIND_DECISION, body, removed), body, nil
+	entry := ad.entry(writv1.RecordKind_RECORD_KIND_DECISION, body, removed)
+	entry.Sealed = kept
+	return entry, body, nil
 }
 
 // input returns the bytes of a call that could not be typed.
@@ -166,7 +172,7 @@ func (a *Agent) recordBare(ctx context.Context, ad *Admission) {
 		Reason:  ad.refusal.Reason,
 		Checks:  checks[max(0, len(checks)-1):],
 	}
-	body.Arguments, body.Review, entry.Sensitive = nil, false, nil
+	body.Arguments, body.Review, entry.Sensitive, entry.Sealed = nil, false, nil, nil
 	body.Facts = &writv1.Facts{Time: ad.facts.GetTime()}
 	ad.position, err = a.options.Ledger.Append(context.WithoutCancel(ctx), entry, a.options.Floor)
 	if err != nil {

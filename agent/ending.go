@@ -22,6 +22,8 @@ type ending struct {
 	claim   admissions.Claim
 	record  *writv1.OutcomeRecord
 	removed []ledger.Sensitive
+	// sealed holds what was removed, where the tool asks to have it kept.
+	sealed *writv1.SealedOriginals
 	// observed is what the session came to know by the call, until it is written: the
 	// committer clears it, at any time after it was queued. It is shared with the bare
 	// ending, so that what was written once is not written again by that.
@@ -54,6 +56,7 @@ func (a *Agent) outcomeEntry(e *ending) ledger.Entry {
 		BundleDigest: a.bundleDigest(),
 		Body:         e.record,
 		Sensitive:    e.removed,
+		Sealed:       e.sealed,
 	}
 }
 

@@ -30,7 +30,7 @@ func (ad *Admission) Finish(outcome Outcome) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return ad.agent.recordOutcome(context.Background(), newEnding(ad.claim, record, ad.sensitiveResult(), ad.observation(record)))
+	return ad.agent.recordOutcome(context.Background(), ad.ending(record))
 }
 
 // FinishLater records how the call ended without waiting: for what was let
@@ -41,7 +41,7 @@ func (ad *Admission) FinishLater(outcome Outcome) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return ad.agent.recordLater(newEnding(ad.claim, record, ad.sensitiveResult(), ad.observation(record)))
+	return ad.agent.recordLater(ad.ending(record))
 }
 
 // end makes the record of the outcome, once.
@@ -81,6 +81,21 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		record.Kept = ad.bundle.KeptResult(ad.result.Tool, ad.answer.redacted)
 	}
 	return record, nil
+}
+
+// ending returns the outcome as it goes into the ledger, with what of the result is kept
+// out of it, sealed where the tool asks for that.
+func (ad *Admission) ending(record *writv1.OutcomeRecord) *ending {
+	removed := ad.sensitiveResult()
+	sealed, committed, err := ad.keep(removed, ad.agent.options.Clock())
+	if err != nil {
+		// What happened is recorded all the same; the ledger commits to what is kept out.
+		ad.agent.options.Log.Error("the originals of a result were not sealed", "decision_id", ad.ID(), "error", err)
+		sealed, committed = nil, removed
+	}
+	e := newEnding(ad.claim, record, committed, ad.observation(record))
+	e.sealed = sealed
+	return e
 }
 
 func (ad *Admission) sensitiveResult() []ledger.Sensitive {

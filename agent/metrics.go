@@ -18,6 +18,7 @@ type Metrics struct {
 	alerts    *prometheus.CounterVec
 	overruns  *prometheus.CounterVec
 	reviews   *prometheus.CounterVec
+	originals *prometheus.CounterVec
 	duration  prometheus.Histogram
 }
 
@@ -40,13 +41,17 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "writ_reviews_total",
 			Help: "Calls that were put up for review, by the band of their risk.",
 		}, []string{"band"}),
+		originals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writ_originals_total",
+			Help: "Decisions and outcomes of which a tool asks to have the sensitive values kept: sealed, or why not (no_key, too_large).",
+		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "writ_decision_duration_seconds",
 			Help:    "Time from receiving a call to its durable decision.",
 			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 16),
 		}),
 	}
-	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.reviews, m.duration)
+	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.reviews, m.originals, m.duration)
 	return m
 }
 
@@ -57,6 +62,18 @@ func (m *Metrics) alert(a *writv1.AlertRecord) {
 		return
 	}
 	m.alerts.WithLabelValues(strings.ToLower(strings.TrimPrefix(a.GetKind().String(), "ALERT_KIND_")), a.GetBudget()+a.GetDrift().GetSeries()).Inc()
+}
+
+// original counts a record whose originals are asked for, by what became of them.
+func (m *Metrics) original(gap writv1.OriginalsGap) {
+	if m == nil {
+		return
+	}
+	result := "sealed"
+	if gap != writv1.OriginalsGap_ORIGINALS_GAP_UNSPECIFIED {
+		result = strings.ToLower(strings.TrimPrefix(gap.String(), "ORIGINALS_GAP_"))
+	}
+	m.originals.WithLabelValues(result).Inc()
 }
 
 // overrun counts a bill above the worst case.

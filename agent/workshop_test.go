@@ -19,6 +19,7 @@ import (
 	"github.com/writ-dev/writ/agent"
 	"github.com/writ-dev/writ/agent/bundles"
 	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/ledger/originals"
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/tools"
@@ -111,6 +112,8 @@ type workshopOptions struct {
 	approvers []agent.Approver
 	// snapshots is what snapshots are written with; nil is the system's.
 	snapshots ledger.FS
+	// originals are keys to seal originals to; nil is no sealer.
+	originals *originals.Keys
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -156,8 +159,14 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var sealer *originals.Sealer
+	if options.originals != nil {
+		sealer = originals.NewSealer(ledger.LogID(w.ledger.Origin()))
+		sealer.Use(options.originals)
+	}
 	w.agent, err = agent.New(t.Context(), agent.Options{
-		Bundle: bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, SnapshotFS: options.snapshots, Keys: keys, Command: options.executor, Approvers: options.approvers,
+		Originals: sealer,
+		Bundle:    bundle, Ledger: w.ledger, State: state, SnapshotDir: open.Dir, SnapshotFS: options.snapshots, Keys: keys, Command: options.executor, Approvers: options.approvers,
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},

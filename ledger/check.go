@@ -5,6 +5,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -43,7 +44,18 @@ func CheckRecord(raw []byte, logID [32]byte, index uint64) (*writv1.Record, erro
 	if err := canonical.Check(r.GetBody(), bodyOf(r.GetKind())); err != nil {
 		return nil, fmt.Errorf("%w: body: %w", ErrRecord, err)
 	}
+	if err := checkSealed(r.GetSealed()); err != nil {
+		return nil, err
+	}
 	return r, checkCommitments(r.GetCommitments())
+}
+
+// checkSealed holds what is sealed against the bounds of originals.proto.
+func checkSealed(s *writv1.SealedOriginals) error {
+	if len(s.GetDay()) > len(time.DateOnly) || len(s.GetKeyId()) > 32 || len(s.GetWrappedKey()) > 128 || len(s.GetCiphertext()) > 20480 {
+		return fmt.Errorf("%w: sealed originals of another form", ErrRecord)
+	}
+	return nil
 }
 
 func checkCommitments(cs []*writv1.Commitment) error {

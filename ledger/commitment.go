@@ -32,7 +32,12 @@ func Salt(commitKey []byte, logID [32]byte, index uint64, path string) ([]byte, 
 	m.Write([]byte(recordLabel))
 	m.Write(logID[:])
 	m.Write(binary.LittleEndian.AppendUint64(nil, index))
-	return hkdf.Key(sha256.New, m.Sum(nil), nil, saltLabel+path, 32)
+	return PathSalt(m.Sum(nil), path)
+}
+
+// PathSalt derives the salt of one path from a record's salt.
+func PathSalt(recordSalt []byte, path string) ([]byte, error) {
+	return hkdf.Key(sha256.New, recordSalt, nil, saltLabel+path, 32)
 }
 
 // Commit computes the commitment to a value: HMAC-SHA-256 under the salt over
@@ -64,8 +69,12 @@ func VerifyDisclosure(r *writv1.Record, path string, value, salt []byte) error {
 	return fmt.Errorf("%w: the record has no commitment for %s", ErrDisclosure, path)
 }
 
-// commitment computes the commitment to one value of the record at index.
+// commitment computes the commitment to one value of the record at index, unless its
+// caller has.
 func (id *identity) commitment(index uint64, s Sensitive) ([]byte, error) {
+	if s.Digest != nil {
+		return s.Digest, nil
+	}
 	salt, err := Salt(id.commitKey, id.logID, index, s.Path)
 	if err != nil {
 		return nil, fmt.Errorf("derive salt: %w", err)

@@ -96,6 +96,7 @@ func entries() []Entry {
 			Choice: writv1.StopChoice_STOP_CHOICE_STOP, Operator: "grace",
 		}},
 		{Kind: writv1.RecordKind_RECORD_KIND_READ, Body: &writv1.ReadRecord{Reader: "spiffe://example.org/auditor", Tenants: []string{"acme"}, Method: "/writ.v1.RecordService/GetRecord", Request: "{}"}},
+		{Kind: writv1.RecordKind_RECORD_KIND_KEY, Tenant: "acme", Body: &writv1.KeyRecord{Act: writv1.KeyAct_KEY_ACT_SHREDDED, Tenant: "acme", Before: "2026-01-31", Shredded: 3, By: "grace"}},
 		{Kind: writv1.RecordKind_RECORD_KIND_HEARTBEAT, Body: &writv1.HeartbeatRecord{Received: 300, Allowed: 200, Denied: 100}},
 		{Kind: writv1.RecordKind_RECORD_KIND_END, Body: &writv1.EndRecord{OpenAdmissions: 1}},
 	}
@@ -120,6 +121,10 @@ func (m *kitMaker) validRecords() {
 		name := strings.ToLower(strings.TrimPrefix(e.Kind.String(), "RECORD_KIND_"))
 		m.validRecord("valid-"+name, "a record of kind "+name, m.record(e, uint64(i)), i)
 	}
+	sealed := Entry{Kind: writv1.RecordKind_RECORD_KIND_OUTCOME, Tenant: "acme", Body: &writv1.OutcomeRecord{State: writv1.OutcomeState_OUTCOME_STATE_SUCCEEDED}, Sealed: &writv1.SealedOriginals{
+		Day: "2026-01-31", KeyId: slices.Repeat([]byte{0x4b}, 32), WrappedKey: slices.Repeat([]byte{0x57}, 80), Ciphertext: slices.Repeat([]byte{0xc1}, 60),
+	}}
+	m.validRecord("valid-sealed", "a record with something sealed", m.record(sealed, 0), 0)
 	start := entries()[0]
 	most := m.record(start, 0)
 	start.Body = &writv1.StartRecord{Version: strings.Repeat("v", MaxRecordBytes-len(most)-2)}

@@ -13,7 +13,7 @@
 // segment anew from what it can still prove, and goes on by itself.
 //
 // What it does not do. It knows no policy, validates no body, and does not seal
-// originals. Records that the collector has not acknowledged are protected from
+// originals: ledger/originals does. Records that the collector has not acknowledged are protected from
 // everybody but the holder of log.key.
 //
 // A ledger is a directory: log.key and log.vkey, commit.key, incarnation, lock,
@@ -131,6 +131,8 @@ type Entry struct {
 	Body proto.Message
 	// Sensitive values are kept out of the record; commitments stand in it.
 	Sensitive []Sensitive
+	// Sealed, where there is one, holds the sensitive values for who may open it.
+	Sealed *writv1.SealedOriginals
 	// Written, where there is one, is called by the committer once it knows what
 	// becomes of the record: with nil when it is written, in the order of the
 	// records and before Append returns, and else with what OnLost or the caller of
@@ -146,6 +148,9 @@ type Sensitive struct {
 	Path string
 	// Value is the value's canonical JSON.
 	Value []byte
+	// Digest is the commitment to it, 32 bytes, where the caller commits under a salt of
+	// its own. Absent: the ledger does, under one of its commit key.
+	Digest []byte
 }
 
 // Position is where an entry was recorded.

@@ -22,6 +22,7 @@ import (
 type pending struct {
 	entry      Entry
 	body       []byte
+	sealed     []byte // canonical bytes of entry.Sealed
 	durability writv1.Durability
 	async      bool
 	state      atomic.Int32 // queued, taken by the committer, or abandoned by its caller
@@ -64,8 +65,13 @@ func newPending(e Entry) (*pending, error) {
 	if len(body) > MaxRecordBytes {
 		return nil, fmt.Errorf("%w: its body alone has %d bytes", ErrTooLarge, len(body))
 	}
+	if e.Sealed != nil {
+		if p.sealed, err = canonical.Marshal(e.Sealed); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
 	p.entry, p.body = e, body
-	p.entry.Body = nil
+	p.entry.Body, p.entry.Sealed = nil, nil
 	return p, nil
 }
 
@@ -98,6 +104,9 @@ func checkEntry(e Entry) error {
 	for _, s := range e.Sensitive {
 		if s.Path == "" || utf8.RuneCountInString(s.Path) > 1024 || !utf8.ValidString(s.Path) {
 			return fmt.Errorf("%w: path of a sensitive value", ErrInvalid)
+		}
+		if len(s.Digest) != 0 && len(s.Digest) != 32 {
+			return fmt.Errorf("%w: commitment to a sensitive value", ErrInvalid)
 		}
 	}
 	return nil
@@ -134,6 +143,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.StopOrder)(nil)
 	case writv1.RecordKind_RECORD_KIND_READ:
 		return (*writv1.ReadRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_KEY:
+		return (*writv1.KeyRecord)(nil)
 	default:
 		return nil
 	}
@@ -164,7 +175,7 @@ func (l *Ledger) appendRecord(dst []byte, p *pending, index uint64, now time.Tim
 		dst = appendString(dst, 1, s.Path)
 		dst = appendBytes(dst, 2, digest)
 	}
-	return dst, nil
+	return appendBytes(dst, 12, p.sealed), nil
 }
 
 func appendBytes(dst []byte, n protowire.Number, v []byte) []byte {

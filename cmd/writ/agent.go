@@ -85,6 +85,7 @@ type parts struct {
 	command  *command.Executor
 	alerts   *webhook.Sender // nil without a webhook
 	asks     *webhook.Sender // nil without a webhook
+	sealing  *sealing        // nil without originals_keys_file
 	started  time.Time
 	draining atomic.Bool
 }
@@ -139,8 +140,12 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if err != nil {
 		return err
 	}
+	sealer, err := p.openOriginals()
+	if err != nil {
+		return err
+	}
 	options := agent.Options{
-		Approvers: approvers, Asked: p.asked,
+		Approvers: approvers, Asked: p.asked, Originals: sealer,
 		Bundle: bundle, Ledger: p.ledger, State: state, SnapshotDir: p.ledgerDir(), Keys: keys, Tokens: minter,
 		Pins: p.pin, Clock: time.Now, Random: rand.Reader,
 		Limits: agent.Limits{
@@ -167,6 +172,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	}, func() float64 { return float64(p.agent.InForce()) }))
 	p.watcher = p.newWatcher()
 	p.warnOfLess(bundle)
+	p.warnOfUnsealed(bundle)
 	return nil
 }
 

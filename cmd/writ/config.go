@@ -47,7 +47,7 @@ func readAgentConfig(path string) (*writv1.AgentConfig, error) {
 	if err := readConfig(path, config); err != nil {
 		return nil, err
 	}
-	files := []*string{&config.DataDir, &config.BundleDir}
+	files := []*string{&config.DataDir, &config.BundleDir, &config.OriginalsKeysFile}
 	if collector := config.GetCollector(); collector != nil {
 		files = append(files, &collector.PublicKeyFile)
 		files = append(files, clientFiles(collector.GetTls())...)

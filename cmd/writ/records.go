@@ -34,7 +34,7 @@ without.`,
 	}
 	from := &recordSource{}
 	from.add(cmd.PersistentFlags())
-	cmd.AddCommand(newRecordsList(from), newRecordsTail(from), newRecordsShow(from), newRecordsExport(from))
+	cmd.AddCommand(newRecordsList(from), newRecordsTail(from), newRecordsShow(from), newRecordsOpen(from), newRecordsProve(from), newRecordsExport(from))
 	return cmd
 }
 

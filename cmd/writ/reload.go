@@ -54,6 +54,7 @@ func (p *parts) swap(ctx context.Context) (*policy.Bundle, error) {
 		return nil, err
 	}
 	p.warnOfLess(bundle)
+	p.warnOfUnsealed(bundle)
 	if p.watcher != nil {
 		// What is newly bound is denied until it was seen.
 		if err := p.watcher.Look(ctx); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/writ-dev/writ/agent/policy"
 	"github.com/writ-dev/writ/agent/replay"
 	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/ledger/originals"
 	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
@@ -36,15 +37,19 @@ came of it:
   changed         under another bundle: another verdict, or another reason
   not_replayable  the record does not hold what it takes, and why
 
+With --vault sensitive arguments that were sealed are opened, held against their
+commitments, and the call is decided with them.
+
 It exits with 0 when nothing differs or changed, with 1 when something did, and with 2
 when nothing could be decided again.`,
 		Example: `  writ replay --ledger /var/lib/writ/ledger --bundle /etc/writ/bundle
   writ replay --store /var/lib/writ-collector --bundle next/ --since 7d --junit replay.xml`,
 		Args: cobra.NoArgs,
 	}
-	from, filter := &recordSource{}, &recordFilter{}
+	from, filter, sealed := &recordSource{}, &recordFilter{}, &vaultFlags{}
 	from.add(cmd.Flags())
 	filter.addCommon(cmd.Flags())
+	sealed.add(cmd.Flags())
 	dir := cmd.Flags().StringP("bundle", "b", "", "directory of the bundle to decide under")
 	_ = cmd.MarkFlagRequired("bundle")
 	form := addOutput(cmd)
@@ -65,6 +70,9 @@ when nothing could be decided again.`,
 		}
 		defer closer.Close() //nolint:errcheck // read only
 		r := newReplaying(bundle)
+		if r.opener, err = sealed.openerOrNone(cmd.Context()); err != nil {
+			return err
+		}
 		if err := r.all(cmd.Context(), reader, selected); err != nil {
 			return from.advise(err)
 		}
@@ -88,6 +96,7 @@ const mostNamed = 100
 type replaying struct {
 	bundle  *policy.Bundle
 	digest  string
+	opener  *originals.Opener // nil without a vault
 	report  replayReport
 	changes map[replayChange]int
 	alike   map[replayAlike]int
@@ -160,7 +169,7 @@ func (r *replaying) all(ctx context.Context, reader query.Reader, filter *writv1
 		for from := 0; from < len(done); from += batch {
 			group.Go(func() error {
 				for i := from; i < min(from+batch, len(done)); i++ {
-					if err := r.one(page.GetRecords()[i], &done[i]); err != nil {
+					if err := r.one(ctx, page.GetRecords()[i], &done[i]); err != nil {
 						return err
 					}
 				}
@@ -180,7 +189,7 @@ func (r *replaying) all(ctx context.Context, reader query.Reader, filter *writv1
 }
 
 // one decides one record again. It is called by several goroutines.
-func (r *replaying) one(stored *writv1.StoredRecord, out *replayed) error {
+func (r *replaying) one(ctx context.Context, stored *writv1.StoredRecord, out *replayed) error {
 	*out = replayed{stored: stored, record: &writv1.Record{}, body: &writv1.DecisionRecord{}}
 	if err := canonical.Unmarshal(stored.GetRecord(), out.record); err != nil {
 		return fmt.Errorf("read a record: %w", err)
@@ -189,7 +198,7 @@ func (r *replaying) one(stored *writv1.StoredRecord, out *replayed) error {
 		return fmt.Errorf("read record %d: %w", out.record.GetIndex(), err)
 	}
 	var err error
-	out.again, err = replay.Decide(r.bundle, out.record, out.body)
+	out.again, err = decideOpened(ctx, r.bundle, r.opener, out.record, out.body)
 	return err
 }
 

@@ -52,6 +52,7 @@ func (p *parts) serve(ctx context.Context) error {
 	group.Go(func() error { p.tend(ctx); return nil })
 	group.Go(func() error { p.compact(ctx); return nil })
 	group.Go(func() error { p.reload(ctx); return nil })
+	group.Go(func() error { p.tendOriginals(ctx); return nil })
 	for _, sender := range []*webhook.Sender{p.alerts, p.asks} {
 		if sender == nil {
 			continue

@@ -36,6 +36,7 @@ type Object struct {
 	Arguments    json.RawMessage `json:"arguments,omitempty"`
 	Result       json.RawMessage `json:"result,omitempty"`
 	Commitments  []string        `json:"commitments,omitempty"`
+	Sealed       string          `json:"sealed,omitempty"`
 	Body         json.RawMessage `json:"body,omitempty"`
 	Error        string          `json:"error,omitempty"`
 	Record       []byte          `json:"record,omitempty"` // where it could not be read
@@ -44,7 +45,8 @@ type Object struct {
 // WriteJSON writes records as JSON, one object a line: what lists and filters need at
 // the top, with the whole body in the JSON form of its message under "body". Bytes are
 // in base64 there, and in hexadecimal at the top. "arguments" and "result" are the JSON
-// values that were recorded; "commitments" are the paths of the values that were not.
+// values that were recorded; "commitments" are the paths of the values that were not, and "sealed" says whether they
+// can be opened.
 func WriteJSON(w io.Writer, records []*writv1.StoredRecord) error {
 	for _, stored := range records {
 		var line bytes.Buffer
@@ -87,6 +89,7 @@ func objectOf(v view) Object {
 	for _, c := range r.GetCommitments() {
 		out.Commitments = append(out.Commitments, c.GetPath())
 	}
+	out.Sealed = sealedText(r)
 	if out.Body, v.err = bodyJSON(v); v.err != nil {
 		out.Error = v.err.Error()
 	}

@@ -152,6 +152,20 @@ func (s *sheet) commitments(r *writv1.Record) {
 		paths = append(paths, c.GetPath())
 	}
 	s.list("kept out", paths)
+	s.line("sealed", sealedText(r))
+}
+
+// sealedText says to what the values that were kept out are sealed, or why they are not;
+// empty where nobody asked for it.
+func sealedText(r *writv1.Record) string {
+	switch sealed := r.GetSealed(); {
+	case sealed == nil:
+		return ""
+	case sealed.GetGap() != writv1.OriginalsGap_ORIGINALS_GAP_UNSPECIFIED:
+		return "nothing: " + name(sealed.GetGap(), "ORIGINALS_GAP_")
+	default:
+		return "to the key of " + sealed.GetDay()
+	}
 }
 
 // checks writes every check with its outcome, grants among them, in the order in which

@@ -187,8 +187,9 @@ def inclusion_root(index, size, leaf, path):
 # --- records ---
 
 VARINT, FIXED64, BYTES = 0, 1, 2
-RECORD = {1: BYTES, 2: FIXED64, 3: VARINT, 4: BYTES, 5: FIXED64, 6: VARINT, 7: FIXED64, 8: BYTES, 9: BYTES, 10: BYTES, 11: BYTES}
+RECORD = {1: BYTES, 2: FIXED64, 3: VARINT, 4: BYTES, 5: FIXED64, 6: VARINT, 7: FIXED64, 8: BYTES, 9: BYTES, 10: BYTES, 11: BYTES, 12: BYTES}
 COMMITMENT = {1: BYTES, 2: BYTES}
+SEALED = {1: BYTES, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT}
 
 
 def varint(raw, at):
@@ -262,14 +263,19 @@ def check_record(raw, log_id, index):
         if path <= last or len(c.get(2, b"")) != 32:
             raise Bad("record", "commitments out of order or of another form")
         last = path
+    sealed = fields(r[12], SEALED) if 12 in r else {}
     for ok, why in (
         (r.get(1) == log_id, "it belongs to another ledger"),
         (r.get(2, 0) == index, f"its index is {r.get(2, 0)}, want {index}"),
         (r.get(3, 0) >= 1, "no epoch"),
-        (1 <= r.get(6, 0) <= 14, f"kind {r.get(6, 0)}"),
+        (1 <= r.get(6, 0) <= 15, f"kind {r.get(6, 0)}"),
         (len(r.get(8, b"")) <= 16, "a long decision id"),
         (len(r.get(9, b"")) <= 32, "a long bundle digest"),
         (len(commitments) <= 256, "too many commitments"),
+        (
+            all(len(sealed.get(n, b"")) <= most for n, most in ((1, 10), (2, 32), (3, 128), (4, 20480))),
+            "sealed originals of another form",
+        ),
     ):
         if not ok:
             raise Bad("record", why)

@@ -53,6 +53,7 @@ var extra = []struct {
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
 	{"", "github.com/transparency-dev/tessera", []string{"collector/heads"}, "the collector's own log is one room's; ledgers are not kept in it"},
 	{"", "k8s.io/klog/v2", []string{"collector/heads"}, "what Tessera logs with, which that room sends into our log"},
+	{"", "github.com/aws", []string{"ledger/vault/awskms", "internal/testenv"}, "a key service is one way to keep a vault's keys"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
 	{"ledger", module + "/proto/reasons", nil, "the ledger has sentinels of its own; the agent maps them to reasons"},

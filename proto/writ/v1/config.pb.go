@@ -107,9 +107,14 @@ type AgentConfig struct {
 	// Where what waits for an approval is posted. Absent: nowhere.
 	ApprovalWebhook *WebhookConfig `protobuf:"bytes,11,opt,name=approval_webhook,json=approvalWebhook,proto3" json:"approval_webhook,omitempty"`
 	// Where alerts are posted. Absent: they are recorded and counted only.
-	AlertWebhook  *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AlertWebhook *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
+	// File of the public keys to which originals are sealed, one a line, as "writ keys
+	// public" prints them. It is read again when it has changed, within a minute. Absent:
+	// tools that ask to have originals kept have them kept out all the same, and the
+	// record says so.
+	OriginalsKeysFile string `protobuf:"bytes,21,opt,name=originals_keys_file,json=originalsKeysFile,proto3" json:"originals_keys_file,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *AgentConfig) Reset() {
@@ -224,6 +229,13 @@ func (x *AgentConfig) GetAlertWebhook() *WebhookConfig {
 		return x.AlertWebhook
 	}
 	return nil
+}
+
+func (x *AgentConfig) GetOriginalsKeysFile() string {
+	if x != nil {
+		return x.OriginalsKeysFile
+	}
+	return ""
 }
 
 // ApproverConfig is somebody who may approve calls.
@@ -1558,7 +1570,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xa5\x05\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xdf\x05\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1577,7 +1589,8 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
 	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
-	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\x93\x03\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\x128\n" +
+	"\x13originals_keys_file\x18\x15 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11originalsKeysFile\"\x93\x03\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +

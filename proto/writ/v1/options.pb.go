@@ -350,6 +350,57 @@ func (Sensitivity) EnumDescriptor() ([]byte, []int) {
 	return file_writ_v1_options_proto_rawDescGZIP(), []int{5}
 }
 
+// Originals is whether values that are kept out of records are kept elsewhere.
+type Originals int32
+
+const (
+	// They are not: a commitment is all that is left of them.
+	Originals_ORIGINALS_UNSPECIFIED Originals = 0
+	// The sensitive arguments stand in the decision's record, and those of the result in the
+	// outcome's, where it was read, sealed to the public key of the tenant and day. Where the agent has no such key, or they have more than 16 KiB,
+	// the record says so.
+	Originals_ORIGINALS_SEALED Originals = 1
+)
+
+// Enum value maps for Originals.
+var (
+	Originals_name = map[int32]string{
+		0: "ORIGINALS_UNSPECIFIED",
+		1: "ORIGINALS_SEALED",
+	}
+	Originals_value = map[string]int32{
+		"ORIGINALS_UNSPECIFIED": 0,
+		"ORIGINALS_SEALED":      1,
+	}
+)
+
+func (x Originals) Enum() *Originals {
+	p := new(Originals)
+	*p = x
+	return p
+}
+
+func (x Originals) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Originals) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_options_proto_enumTypes[6].Descriptor()
+}
+
+func (Originals) Type() protoreflect.EnumType {
+	return &file_writ_v1_options_proto_enumTypes[6]
+}
+
+func (x Originals) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Originals.Descriptor instead.
+func (Originals) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_options_proto_rawDescGZIP(), []int{6}
+}
+
 // Binding is what a value must equal.
 type Binding int32
 
@@ -383,11 +434,11 @@ func (x Binding) String() string {
 }
 
 func (Binding) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_options_proto_enumTypes[6].Descriptor()
+	return file_writ_v1_options_proto_enumTypes[7].Descriptor()
 }
 
 func (Binding) Type() protoreflect.EnumType {
-	return &file_writ_v1_options_proto_enumTypes[6]
+	return &file_writ_v1_options_proto_enumTypes[7]
 }
 
 func (x Binding) Number() protoreflect.EnumNumber {
@@ -396,7 +447,7 @@ func (x Binding) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Binding.Descriptor instead.
 func (Binding) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_options_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_options_proto_rawDescGZIP(), []int{7}
 }
 
 // ToolOptions makes an rpc a tool.
@@ -430,7 +481,9 @@ type ToolOptions struct {
 	//	*ToolOptions_Mcp
 	Executor isToolOptions_Executor `protobuf_oneof:"executor"`
 	// The most that a call takes from budgets, where that is the same for all calls.
-	Cost          *ToolCost `protobuf:"bytes,20,opt,name=cost,proto3" json:"cost,omitempty"`
+	Cost *ToolCost `protobuf:"bytes,20,opt,name=cost,proto3" json:"cost,omitempty"`
+	// Whether the sensitive values of its calls are kept, for replay and for proofs.
+	Originals     Originals `protobuf:"varint,21,opt,name=originals,proto3,enum=writ.v1.Originals" json:"originals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -560,6 +613,13 @@ func (x *ToolOptions) GetCost() *ToolCost {
 		return x.Cost
 	}
 	return nil
+}
+
+func (x *ToolOptions) GetOriginals() Originals {
+	if x != nil {
+		return x.Originals
+	}
+	return Originals_ORIGINALS_UNSPECIFIED
 }
 
 type isToolOptions_Executor interface {
@@ -1029,7 +1089,7 @@ var File_writ_v1_options_proto protoreflect.FileDescriptor
 
 const file_writ_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x14writ/v1/budget.proto\x1a\x18writ/v1/provenance.proto\"\x84\x05\n" +
+	"\x15writ/v1/options.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x14writ/v1/budget.proto\x1a\x18writ/v1/provenance.proto\"\xc0\x05\n" +
 	"\vToolOptions\x12C\n" +
 	"\x04name\x18\x01 \x01(\tB/\xbaH,r*\x18\x80\x012%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$R\x04name\x12-\n" +
 	"\x04risk\x18\x02 \x01(\x0e2\r.writ.v1.RiskB\n" +
@@ -1048,7 +1108,8 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	" \x01(\v2\x18.writ.v1.CommandExecutorH\x00R\acommand\x12(\n" +
 	"\x03web\x18\v \x01(\v2\x14.writ.v1.WebExecutorH\x00R\x03web\x12'\n" +
 	"\x03mcp\x18\f \x01(\v2\x13.writ.v1.McpBindingH\x00R\x03mcp\x12%\n" +
-	"\x04cost\x18\x14 \x01(\v2\x11.writ.v1.ToolCostR\x04costB\n" +
+	"\x04cost\x18\x14 \x01(\v2\x11.writ.v1.ToolCostR\x04cost\x12:\n" +
+	"\toriginals\x18\x15 \x01(\x0e2\x12.writ.v1.OriginalsB\b\xbaH\x05\x82\x01\x02\x10\x01R\toriginalsB\n" +
 	"\n" +
 	"\bexecutor\"\xad\x02\n" +
 	"\x0fCommandExecutor\x12\x1e\n" +
@@ -1116,7 +1177,10 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\vSensitivity\x12\x1b\n" +
 	"\x17SENSITIVITY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SENSITIVITY_REDACT\x10\x01\x12\x14\n" +
-	"\x10SENSITIVITY_HASH\x10\x02*6\n" +
+	"\x10SENSITIVITY_HASH\x10\x02*<\n" +
+	"\tOriginals\x12\x19\n" +
+	"\x15ORIGINALS_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ORIGINALS_SEALED\x10\x01*6\n" +
 	"\aBinding\x12\x17\n" +
 	"\x13BINDING_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eBINDING_TENANT\x10\x01:J\n" +
@@ -1135,7 +1199,7 @@ func file_writ_v1_options_proto_rawDescGZIP() []byte {
 	return file_writ_v1_options_proto_rawDescData
 }
 
-var file_writ_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_writ_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_writ_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_writ_v1_options_proto_goTypes = []any{
 	(Risk)(0),                          // 0: writ.v1.Risk
@@ -1144,54 +1208,56 @@ var file_writ_v1_options_proto_goTypes = []any{
 	(Durability)(0),                    // 3: writ.v1.Durability
 	(SandboxTier)(0),                   // 4: writ.v1.SandboxTier
 	(Sensitivity)(0),                   // 5: writ.v1.Sensitivity
-	(Binding)(0),                       // 6: writ.v1.Binding
-	(*ToolOptions)(nil),                // 7: writ.v1.ToolOptions
-	(*CommandExecutor)(nil),            // 8: writ.v1.CommandExecutor
-	(*CommandLimits)(nil),              // 9: writ.v1.CommandLimits
-	(*WebExecutor)(nil),                // 10: writ.v1.WebExecutor
-	(*McpBinding)(nil),                 // 11: writ.v1.McpBinding
-	(*FieldPolicy)(nil),                // 12: writ.v1.FieldPolicy
-	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
-	(*ResultPolicy)(nil),               // 14: writ.v1.ResultPolicy
-	(*SinkPolicy)(nil),                 // 15: writ.v1.SinkPolicy
-	(*ToolCost)(nil),                   // 16: writ.v1.ToolCost
-	(Trust)(0),                         // 17: writ.v1.Trust
-	(Classification)(0),                // 18: writ.v1.Classification
-	(*ProvenanceDemand)(nil),           // 19: writ.v1.ProvenanceDemand
-	(*BudgetUnit)(nil),                 // 20: writ.v1.BudgetUnit
-	(*descriptorpb.MethodOptions)(nil), // 21: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),  // 22: google.protobuf.FieldOptions
+	(Originals)(0),                     // 6: writ.v1.Originals
+	(Binding)(0),                       // 7: writ.v1.Binding
+	(*ToolOptions)(nil),                // 8: writ.v1.ToolOptions
+	(*CommandExecutor)(nil),            // 9: writ.v1.CommandExecutor
+	(*CommandLimits)(nil),              // 10: writ.v1.CommandLimits
+	(*WebExecutor)(nil),                // 11: writ.v1.WebExecutor
+	(*McpBinding)(nil),                 // 12: writ.v1.McpBinding
+	(*FieldPolicy)(nil),                // 13: writ.v1.FieldPolicy
+	(*durationpb.Duration)(nil),        // 14: google.protobuf.Duration
+	(*ResultPolicy)(nil),               // 15: writ.v1.ResultPolicy
+	(*SinkPolicy)(nil),                 // 16: writ.v1.SinkPolicy
+	(*ToolCost)(nil),                   // 17: writ.v1.ToolCost
+	(Trust)(0),                         // 18: writ.v1.Trust
+	(Classification)(0),                // 19: writ.v1.Classification
+	(*ProvenanceDemand)(nil),           // 20: writ.v1.ProvenanceDemand
+	(*BudgetUnit)(nil),                 // 21: writ.v1.BudgetUnit
+	(*descriptorpb.MethodOptions)(nil), // 22: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),  // 23: google.protobuf.FieldOptions
 }
 var file_writ_v1_options_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.ToolOptions.risk:type_name -> writ.v1.Risk
 	1,  // 1: writ.v1.ToolOptions.effect:type_name -> writ.v1.ToolEffect
 	2,  // 2: writ.v1.ToolOptions.repeat:type_name -> writ.v1.Repeat
 	3,  // 3: writ.v1.ToolOptions.durability:type_name -> writ.v1.Durability
-	13, // 4: writ.v1.ToolOptions.timeout:type_name -> google.protobuf.Duration
-	14, // 5: writ.v1.ToolOptions.result:type_name -> writ.v1.ResultPolicy
-	15, // 6: writ.v1.ToolOptions.sink:type_name -> writ.v1.SinkPolicy
-	8,  // 7: writ.v1.ToolOptions.command:type_name -> writ.v1.CommandExecutor
-	10, // 8: writ.v1.ToolOptions.web:type_name -> writ.v1.WebExecutor
-	11, // 9: writ.v1.ToolOptions.mcp:type_name -> writ.v1.McpBinding
-	16, // 10: writ.v1.ToolOptions.cost:type_name -> writ.v1.ToolCost
-	9,  // 11: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
-	4,  // 12: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
-	13, // 13: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
-	5,  // 14: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
-	6,  // 15: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
-	17, // 16: writ.v1.FieldPolicy.trust:type_name -> writ.v1.Trust
-	18, // 17: writ.v1.FieldPolicy.classification:type_name -> writ.v1.Classification
-	19, // 18: writ.v1.FieldPolicy.provenance:type_name -> writ.v1.ProvenanceDemand
-	20, // 19: writ.v1.FieldPolicy.budget:type_name -> writ.v1.BudgetUnit
-	21, // 20: writ.v1.tool:extendee -> google.protobuf.MethodOptions
-	22, // 21: writ.v1.field:extendee -> google.protobuf.FieldOptions
-	7,  // 22: writ.v1.tool:type_name -> writ.v1.ToolOptions
-	12, // 23: writ.v1.field:type_name -> writ.v1.FieldPolicy
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	22, // [22:24] is the sub-list for extension type_name
-	20, // [20:22] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 4: writ.v1.ToolOptions.timeout:type_name -> google.protobuf.Duration
+	15, // 5: writ.v1.ToolOptions.result:type_name -> writ.v1.ResultPolicy
+	16, // 6: writ.v1.ToolOptions.sink:type_name -> writ.v1.SinkPolicy
+	9,  // 7: writ.v1.ToolOptions.command:type_name -> writ.v1.CommandExecutor
+	11, // 8: writ.v1.ToolOptions.web:type_name -> writ.v1.WebExecutor
+	12, // 9: writ.v1.ToolOptions.mcp:type_name -> writ.v1.McpBinding
+	17, // 10: writ.v1.ToolOptions.cost:type_name -> writ.v1.ToolCost
+	6,  // 11: writ.v1.ToolOptions.originals:type_name -> writ.v1.Originals
+	10, // 12: writ.v1.CommandExecutor.limits:type_name -> writ.v1.CommandLimits
+	4,  // 13: writ.v1.CommandExecutor.sandbox_tier:type_name -> writ.v1.SandboxTier
+	14, // 14: writ.v1.CommandLimits.cpu:type_name -> google.protobuf.Duration
+	5,  // 15: writ.v1.FieldPolicy.sensitivity:type_name -> writ.v1.Sensitivity
+	7,  // 16: writ.v1.FieldPolicy.binding:type_name -> writ.v1.Binding
+	18, // 17: writ.v1.FieldPolicy.trust:type_name -> writ.v1.Trust
+	19, // 18: writ.v1.FieldPolicy.classification:type_name -> writ.v1.Classification
+	20, // 19: writ.v1.FieldPolicy.provenance:type_name -> writ.v1.ProvenanceDemand
+	21, // 20: writ.v1.FieldPolicy.budget:type_name -> writ.v1.BudgetUnit
+	22, // 21: writ.v1.tool:extendee -> google.protobuf.MethodOptions
+	23, // 22: writ.v1.field:extendee -> google.protobuf.FieldOptions
+	8,  // 23: writ.v1.tool:type_name -> writ.v1.ToolOptions
+	13, // 24: writ.v1.field:type_name -> writ.v1.FieldPolicy
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	23, // [23:25] is the sub-list for extension type_name
+	21, // [21:23] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_options_proto_init() }
@@ -1211,7 +1277,7 @@ func file_writ_v1_options_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_options_proto_rawDesc), len(file_writ_v1_options_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   6,
 			NumExtensions: 2,
 			NumServices:   0,

@@ -60,6 +60,8 @@ const (
 	// Somebody reads records or looks at agents at a collector; the body is a ReadRecord.
 	// It stands in the collector's own ledger of reads.
 	RecordKind_RECORD_KIND_READ RecordKind = 14
+	// Keys to which originals are sealed were made or shredded; the body is a KeyRecord.
+	RecordKind_RECORD_KIND_KEY RecordKind = 15
 )
 
 // Enum value maps for RecordKind.
@@ -80,6 +82,7 @@ var (
 		12: "RECORD_KIND_ALERT",
 		13: "RECORD_KIND_STOP",
 		14: "RECORD_KIND_READ",
+		15: "RECORD_KIND_KEY",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -97,6 +100,7 @@ var (
 		"RECORD_KIND_ALERT":       12,
 		"RECORD_KIND_STOP":        13,
 		"RECORD_KIND_READ":        14,
+		"RECORD_KIND_KEY":         15,
 	}
 )
 
@@ -336,7 +340,11 @@ type Record struct {
 	// The canonical bytes of the message that belongs to the kind.
 	Body []byte `protobuf:"bytes,10,opt,name=body,proto3" json:"body,omitempty"`
 	// Commitments to sensitive values that were kept out, sorted by path.
-	Commitments   []*Commitment `protobuf:"bytes,11,rep,name=commitments,proto3" json:"commitments,omitempty"`
+	Commitments []*Commitment `protobuf:"bytes,11,rep,name=commitments,proto3" json:"commitments,omitempty"`
+	// The values that were kept out, where the tool asks to have them kept: sealed. Its
+	// commitments are then under a salt that is sealed with them, and not derived from the
+	// ledger's commit key.
+	Sealed        *SealedOriginals `protobuf:"bytes,12,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +452,13 @@ func (x *Record) GetBody() []byte {
 func (x *Record) GetCommitments() []*Commitment {
 	if x != nil {
 		return x.Commitments
+	}
+	return nil
+}
+
+func (x *Record) GetSealed() *SealedOriginals {
+	if x != nil {
+		return x.Sealed
 	}
 	return nil
 }
@@ -1327,7 +1342,7 @@ var File_writ_v1_record_proto protoreflect.FileDescriptor
 
 const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xa8\x03\n" +
+	"\x14writ/v1/record.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x16writ/v1/approval.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/decision.proto\x1a\x16writ/v1/envelope.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/originals.proto\x1a\x17writ/v1/principal.proto\x1a\x14writ/v1/reason.proto\x1a\x15writ/v1/session.proto\"\xda\x03\n" +
 	"\x06Record\x12\x1e\n" +
 	"\x06log_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x05logId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x06R\x05index\x12\x1d\n" +
@@ -1343,7 +1358,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\rbundle_digest\x18\t \x01(\fB\a\xbaH\x04z\x02\x18 R\fbundleDigest\x12\x1d\n" +
 	"\x04body\x18\n" +
 	" \x01(\fB\t\xbaH\x06z\x04\x18\xff\xff\x03R\x04body\x12@\n" +
-	"\vcommitments\x18\v \x03(\v2\x13.writ.v1.CommitmentB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vcommitments\"M\n" +
+	"\vcommitments\x18\v \x03(\v2\x13.writ.v1.CommitmentB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vcommitments\x120\n" +
+	"\x06sealed\x18\f \x01(\v2\x18.writ.v1.SealedOriginalsR\x06sealed\"M\n" +
 	"\n" +
 	"Commitment\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
@@ -1432,7 +1448,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x06method\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06method\x12#\n" +
 	"\arequest\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x02R\arequest\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x80\x03\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x95\x03\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1450,7 +1466,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x12RECORD_KIND_REVIEW\x10\v\x12\x15\n" +
 	"\x11RECORD_KIND_ALERT\x10\f\x12\x14\n" +
 	"\x10RECORD_KIND_STOP\x10\r\x12\x14\n" +
-	"\x10RECORD_KIND_READ\x10\x0e*{\n" +
+	"\x10RECORD_KIND_READ\x10\x0e\x12\x13\n" +
+	"\x0fRECORD_KIND_KEY\x10\x0f*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +
@@ -1497,46 +1514,48 @@ var file_writ_v1_record_proto_goTypes = []any{
 	(*BundleRecord)(nil),        // 10: writ.v1.BundleRecord
 	(*ReadRecord)(nil),          // 11: writ.v1.ReadRecord
 	(*EndRecord)(nil),           // 12: writ.v1.EndRecord
-	(*Principal)(nil),           // 13: writ.v1.Principal
-	(*Envelope)(nil),            // 14: writ.v1.Envelope
-	(*Facts)(nil),               // 15: writ.v1.Facts
-	(*Decision)(nil),            // 16: writ.v1.Decision
-	(Durability)(0),             // 17: writ.v1.Durability
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
-	(ToolEffect)(0),             // 19: writ.v1.ToolEffect
-	(*ApprovalRequest)(nil),     // 20: writ.v1.ApprovalRequest
-	(Reason)(0),                 // 21: writ.v1.Reason
-	(*Reserve)(nil),             // 22: writ.v1.Reserve
-	(*KeptField)(nil),           // 23: writ.v1.KeptField
-	(*Spending)(nil),            // 24: writ.v1.Spending
-	(SandboxTier)(0),            // 25: writ.v1.SandboxTier
+	(*SealedOriginals)(nil),     // 13: writ.v1.SealedOriginals
+	(*Principal)(nil),           // 14: writ.v1.Principal
+	(*Envelope)(nil),            // 15: writ.v1.Envelope
+	(*Facts)(nil),               // 16: writ.v1.Facts
+	(*Decision)(nil),            // 17: writ.v1.Decision
+	(Durability)(0),             // 18: writ.v1.Durability
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(ToolEffect)(0),             // 20: writ.v1.ToolEffect
+	(*ApprovalRequest)(nil),     // 21: writ.v1.ApprovalRequest
+	(Reason)(0),                 // 22: writ.v1.Reason
+	(*Reserve)(nil),             // 23: writ.v1.Reserve
+	(*KeptField)(nil),           // 24: writ.v1.KeptField
+	(*Spending)(nil),            // 25: writ.v1.Spending
+	(SandboxTier)(0),            // 26: writ.v1.SandboxTier
 }
 var file_writ_v1_record_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Record.kind:type_name -> writ.v1.RecordKind
 	5,  // 1: writ.v1.Record.commitments:type_name -> writ.v1.Commitment
-	1,  // 2: writ.v1.DecisionRecord.surface:type_name -> writ.v1.Surface
-	13, // 3: writ.v1.DecisionRecord.principal:type_name -> writ.v1.Principal
-	14, // 4: writ.v1.DecisionRecord.envelope:type_name -> writ.v1.Envelope
-	15, // 5: writ.v1.DecisionRecord.facts:type_name -> writ.v1.Facts
-	16, // 6: writ.v1.DecisionRecord.decision:type_name -> writ.v1.Decision
-	2,  // 7: writ.v1.DecisionRecord.origin:type_name -> writ.v1.DecisionOrigin
-	17, // 8: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
-	18, // 9: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
-	19, // 10: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
-	20, // 11: writ.v1.DecisionRecord.approval:type_name -> writ.v1.ApprovalRequest
-	3,  // 12: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
-	21, // 13: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
-	18, // 14: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
-	22, // 15: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
-	23, // 16: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
-	22, // 17: writ.v1.OutcomeRecord.overrun:type_name -> writ.v1.Reserve
-	24, // 18: writ.v1.OutcomeRecord.spent:type_name -> writ.v1.Spending
-	25, // 19: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	13, // 2: writ.v1.Record.sealed:type_name -> writ.v1.SealedOriginals
+	1,  // 3: writ.v1.DecisionRecord.surface:type_name -> writ.v1.Surface
+	14, // 4: writ.v1.DecisionRecord.principal:type_name -> writ.v1.Principal
+	15, // 5: writ.v1.DecisionRecord.envelope:type_name -> writ.v1.Envelope
+	16, // 6: writ.v1.DecisionRecord.facts:type_name -> writ.v1.Facts
+	17, // 7: writ.v1.DecisionRecord.decision:type_name -> writ.v1.Decision
+	2,  // 8: writ.v1.DecisionRecord.origin:type_name -> writ.v1.DecisionOrigin
+	18, // 9: writ.v1.DecisionRecord.durability:type_name -> writ.v1.Durability
+	19, // 10: writ.v1.DecisionRecord.token_lifetime:type_name -> google.protobuf.Duration
+	20, // 11: writ.v1.DecisionRecord.tool_effect:type_name -> writ.v1.ToolEffect
+	21, // 12: writ.v1.DecisionRecord.approval:type_name -> writ.v1.ApprovalRequest
+	3,  // 13: writ.v1.OutcomeRecord.state:type_name -> writ.v1.OutcomeState
+	22, // 14: writ.v1.OutcomeRecord.reason:type_name -> writ.v1.Reason
+	19, // 15: writ.v1.OutcomeRecord.duration:type_name -> google.protobuf.Duration
+	23, // 16: writ.v1.OutcomeRecord.given_back:type_name -> writ.v1.Reserve
+	24, // 17: writ.v1.OutcomeRecord.kept:type_name -> writ.v1.KeptField
+	23, // 18: writ.v1.OutcomeRecord.overrun:type_name -> writ.v1.Reserve
+	25, // 19: writ.v1.OutcomeRecord.spent:type_name -> writ.v1.Spending
+	26, // 20: writ.v1.StartRecord.sandbox_tier:type_name -> writ.v1.SandboxTier
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_record_proto_init() }
@@ -1549,6 +1568,7 @@ func file_writ_v1_record_proto_init() {
 	file_writ_v1_decision_proto_init()
 	file_writ_v1_envelope_proto_init()
 	file_writ_v1_options_proto_init()
+	file_writ_v1_originals_proto_init()
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_reason_proto_init()
 	file_writ_v1_session_proto_init()

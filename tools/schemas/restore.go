@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package schemas
+
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Restore puts back what [Message.AppendPublic] left out: it returns the canonical JSON of
+// a public text with the removed values, by path, in their places, and how many of them
+// found one. Where the message of then was of another schema some may not, and a text that
+// this schema cannot read is refused. The values are taken as they are: whoever uses the
+// result reads it as any JSON from outside.
+func (m *Message) Restore(public []byte, values map[string][]byte, limits Limits) ([]byte, int, error) {
+	message, err := m.Read(public, nil, limits)
+	if err != nil {
+		return nil, 0, err
+	}
+	w := &restorer{values: values}
+	return w.object(nil, m.plan, message, ""), w.placed, nil
+}
+
+// restorer writes a message as publisher does, with the values that publisher leaves out.
+type restorer struct {
+	values map[string][]byte
+	placed int
+}
+
+func (w *restorer) object(dst []byte, p *plan, message protoreflect.Message, path string) []byte {
+	dst = append(dst, '{')
+	first := true
+	for _, f := range p.inOrder {
+		at := join(path, f.name)
+		if f.sensitivity != 0 {
+			if value, ok := w.values[at]; ok {
+				w.placed++
+				dst = append(append(separate(dst, &first), f.key...), value...)
+			}
+			continue
+		}
+		if !message.Has(f.descriptor) {
+			continue
+		}
+		value := message.Get(f.descriptor)
+		dst = append(separate(dst, &first), f.key...)
+		if f.message == nil || !f.message.guarded {
+			dst = f.appendWhole(dst, value)
+			continue
+		}
+		dst = w.held(dst, f, value, at)
+	}
+	return append(dst, '}')
+}
+
+// held writes a value that held sensitive ones.
+func (w *restorer) held(dst []byte, f *field, value protoreflect.Value, at string) []byte {
+	first := true
+	switch {
+	case f.mapKey != nil:
+		dst = append(dst, '{')
+		for _, key := range sortedKeys(value.Map()) {
+			dst = append(appendText(separate(dst, &first), key.String()), ':')
+			dst = w.object(dst, f.message, value.Map().Get(key).Message(), at+subscript(f, key))
+		}
+		return append(dst, '}')
+	case f.list:
+		dst = append(dst, '[')
+		for i := range value.List().Len() {
+			dst = w.object(separate(dst, &first), f.message, value.List().Get(i).Message(), at+index(i))
+		}
+		return append(dst, ']')
+	}
+	return w.object(dst, f.message, value.Message(), at)
+}
