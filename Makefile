@@ -1,6 +1,6 @@
 # Go 1.26, Python 3 with venv, make and git are all that is needed: everything else
-# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt and
-# examples/refunddesk/day/requirements.txt, and lands in .cache and .venv.
+# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt, .ci/phoenix.txt and
+# examples/refunddesk/day/requirements.txt, and lands in .cache, .venv and .venv-phoenix.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,6 +22,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 TOOLS := $(CURDIR)/.cache/bin
 VENV := .venv
+# Heavy, and for "make phoenix" alone.
+PHOENIX := .venv-phoenix
 BUF := $(CURDIR)/$(VENV)/bin/buf
 # Envoy on the PATH, else the one from the venv.
 ENVOY ?= $(shell command -v envoy || echo $(CURDIR)/$(VENV)/bin/envoy)
@@ -50,6 +52,11 @@ $(VENV)/.ci: .ci/requirements.txt
 
 $(VENV)/.day: $(DESK)/day/requirements.txt $(VENV)/.ci
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(PHOENIX)/.stamp: .ci/phoenix.txt
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 .cache/.tools: .ci/tools.mod .ci/tools.sum
@@ -111,7 +118,7 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 conformance kill fuzz ## What takes longer: race, 32 bit, kills, fuzzing, the working day
+test-parts: race test-32 conformance kill phoenix fuzz ## What takes longer: race, 32 bit, kills, fuzzing, the working day
 	$(MAKE) run ONCE=1
 
 .PHONY: race
@@ -125,6 +132,11 @@ test-32: $(VENV)/.ci ## Decide in a 32-bit build, where the same cases must give
 .PHONY: kill
 kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in every way
 	WRIT_KILLS=20 .ci/gotest -timeout 20m ./internal/killtest/...
+
+.PHONY: phoenix
+phoenix: $(PHOENIX)/.stamp ## Send a run to a real Arize Phoenix by OTLP, and read its traces back
+	go vet -tags phoenix ./internal/phoenixtest/...
+	PHOENIX_PYTHON=$(CURDIR)/$(PHOENIX)/bin/python .ci/gotest -tags phoenix -timeout 9m ./internal/phoenixtest/...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME
@@ -174,4 +186,4 @@ checkgenerate: $(VENV)/.ci .cache/.tools .cache/.protodeps ## Fail if generated 
 
 .PHONY: clean
 clean: ## Remove what was built, recorded and downloaded here
-	rm -rf bin run .cache $(VENV) $(DESK)/bundle/tools
+	rm -rf bin run .cache $(VENV) $(PHOENIX) $(DESK)/bundle/tools

@@ -67,6 +67,8 @@ type Options struct {
 	// Asked hears of calls that wait for an approval, once each, when that is recorded.
 	// It MUST NOT block; nil hears nothing.
 	Asked func(*writv1.ApprovalSubject)
+	// Tracer shows decisions and executions elsewhere; nil shows nothing, and costs nothing.
+	Tracer Tracer
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
 	// Log is the agent's own log. It never gets arguments, tokens or keys.

@@ -24,11 +24,11 @@ const (
 // longest matching name; rooms inside agent and tools have floors of their own.
 var floors = [][]string{
 	{"cmd", "examples", "internal"},
-	{"envoy", "planner", "collector"},
+	{"envoy", "planner", "collector", "telemetry"},
 	{"wire"},
 	{"agent"},
 	{"agent/bundles", "agent/upstream"},
-	{"agent/policy"},
+	{"agent/policy", "agent/trace"},
 	{"tools/command", "tools/wasm", "tools/web", "tools/rpc", "tools/database", "tools/mcp"},
 	{"tools/egress"},
 	{"tools", "ledger", "state"},
@@ -50,6 +50,8 @@ var extra = []struct {
 	{"", "github.com/landlock-lsm/go-landlock", []string{"sandbox"}, "isolation of a process is the sandbox's"},
 	{"", "github.com/elastic/go-seccomp-bpf", []string{"sandbox"}, "as Landlock"},
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
+	{"", "go.opentelemetry.io", []string{"telemetry", "agent/trace"}, "spans are made in one room; agent/trace reads traceparents with the one reader there is"},
+	{"agent", "go.opentelemetry.io/otel/sdk", nil, "the agent tells what happened and makes no span"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
 	{"ledger", module + "/proto/reasons", nil, "the ledger has sentinels of its own; the agent maps them to reasons"},

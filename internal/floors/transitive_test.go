@@ -22,6 +22,7 @@ var transitive = []struct {
 	{[]string{"agent", "tools", "ledger", "state", "sandbox", "wire", "proto", "planner"}, []string{"modernc.org/sqlite", "database/sql"}, "a database driver is the collector's, or one tool's"},
 	{[]string{"agent", "tools", "ledger", "state", "sandbox", "wire", "proto", "planner", "collector"}, []string{"github.com/envoyproxy/go-control-plane"}, "only envoy speaks Envoy's protos"},
 	{[]string{"agent", "ledger", "state", "sandbox", "wire", "proto", "planner", "collector", "envoy"}, []string{"github.com/tetratelabs/wazero"}, "a WebAssembly runtime is one executor's business"},
+	{[]string{"agent", "tools", "ledger", "state", "sandbox", "wire", "proto", "planner", "collector"}, []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters"}, "making and sending spans is the business of telemetry alone, which only cmd imports"},
 	{[]string{"agent/policy", "state"}, []string{"os/exec", "net/rpc", "plugin"}, "deciding and folding start nothing (the contract's own services bring gRPC, which neither touches)"},
 }
 

@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OtlpProtocol is how a receiver of OTLP is spoken to.
+type OtlpProtocol int32
+
+const (
+	// Takes the default.
+	OtlpProtocol_OTLP_PROTOCOL_UNSPECIFIED OtlpProtocol = 0
+	// gRPC.
+	OtlpProtocol_OTLP_PROTOCOL_GRPC OtlpProtocol = 1
+	// HTTP with protobuf bodies.
+	OtlpProtocol_OTLP_PROTOCOL_HTTP OtlpProtocol = 2
+)
+
+// Enum value maps for OtlpProtocol.
+var (
+	OtlpProtocol_name = map[int32]string{
+		0: "OTLP_PROTOCOL_UNSPECIFIED",
+		1: "OTLP_PROTOCOL_GRPC",
+		2: "OTLP_PROTOCOL_HTTP",
+	}
+	OtlpProtocol_value = map[string]int32{
+		"OTLP_PROTOCOL_UNSPECIFIED": 0,
+		"OTLP_PROTOCOL_GRPC":        1,
+		"OTLP_PROTOCOL_HTTP":        2,
+	}
+)
+
+func (x OtlpProtocol) Enum() *OtlpProtocol {
+	p := new(OtlpProtocol)
+	*p = x
+	return p
+}
+
+func (x OtlpProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OtlpProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_config_proto_enumTypes[0].Descriptor()
+}
+
+func (OtlpProtocol) Type() protoreflect.EnumType {
+	return &file_writ_v1_config_proto_enumTypes[0]
+}
+
+func (x OtlpProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OtlpProtocol.Descriptor instead.
+func (OtlpProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
 // AgentConfig configures "writ agent". It is written in YAML.
 type AgentConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -54,7 +107,9 @@ type AgentConfig struct {
 	// Where what waits for an approval is posted. Absent: nowhere.
 	ApprovalWebhook *WebhookConfig `protobuf:"bytes,11,opt,name=approval_webhook,json=approvalWebhook,proto3" json:"approval_webhook,omitempty"`
 	// Where alerts are posted. Absent: they are recorded and counted only.
-	AlertWebhook  *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
+	AlertWebhook *WebhookConfig `protobuf:"bytes,20,opt,name=alert_webhook,json=alertWebhook,proto3" json:"alert_webhook,omitempty"`
+	// Where decisions and executions are shown as traces. Absent: nowhere.
+	Telemetry     *TelemetryConfig `protobuf:"bytes,40,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +228,173 @@ func (x *AgentConfig) GetAlertWebhook() *WebhookConfig {
 	return nil
 }
 
+func (x *AgentConfig) GetTelemetry() *TelemetryConfig {
+	if x != nil {
+		return x.Telemetry
+	}
+	return nil
+}
+
+// TelemetryConfig says where decisions and executions are shown. What is shown never
+// has arguments, results, tokens, or who asked.
+type TelemetryConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A receiver of the OpenTelemetry protocol. Absent: none, and nothing is built.
+	Otlp          *OtlpConfig `protobuf:"bytes,1,opt,name=otlp,proto3" json:"otlp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryConfig) Reset() {
+	*x = TelemetryConfig{}
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryConfig) ProtoMessage() {}
+
+func (x *TelemetryConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryConfig.ProtoReflect.Descriptor instead.
+func (*TelemetryConfig) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TelemetryConfig) GetOtlp() *OtlpConfig {
+	if x != nil {
+		return x.Otlp
+	}
+	return nil
+}
+
+// OtlpConfig is a receiver of the OpenTelemetry protocol (OTLP).
+type OtlpConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it listens, "host:port".
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How it is spoken to. Default: OTLP_PROTOCOL_GRPC.
+	Protocol OtlpProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=writ.v1.OtlpProtocol" json:"protocol,omitempty"`
+	// TLS of the connection. Absent: plain text, allowed on loopback only.
+	Tls *ClientTls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// File of headers that go with every export, such as an API key: one "name: value" a
+	// line; lines that begin with # are passed over. Absent: none.
+	HeadersFile string `protobuf:"bytes,4,opt,name=headers_file,json=headersFile,proto3" json:"headers_file,omitempty"`
+	// Path before /v1/traces and /v1/metrics, with OTLP_PROTOCOL_HTTP. Absent: none.
+	PathPrefix string `protobuf:"bytes,5,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	// Share of the calls without a trace of their own that is shown; of a call that has
+	// one, its caller decides. Default: 1.
+	SampleRatio *float64 `protobuf:"fixed64,6,opt,name=sample_ratio,json=sampleRatio,proto3,oneof" json:"sample_ratio,omitempty"`
+	// Time between two exports of metrics. Absent: metrics are not exported; /metrics has
+	// them.
+	MetricsInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=metrics_interval,json=metricsInterval,proto3" json:"metrics_interval,omitempty"`
+	// Decisions and executions that wait to be shown. One that finds the queue full is
+	// dropped and counted. Default: 4096.
+	Queue         uint32 `protobuf:"varint,8,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtlpConfig) Reset() {
+	*x = OtlpConfig{}
+	mi := &file_writ_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtlpConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtlpConfig) ProtoMessage() {}
+
+func (x *OtlpConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtlpConfig.ProtoReflect.Descriptor instead.
+func (*OtlpConfig) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OtlpConfig) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetProtocol() OtlpProtocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return OtlpProtocol_OTLP_PROTOCOL_UNSPECIFIED
+}
+
+func (x *OtlpConfig) GetTls() *ClientTls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *OtlpConfig) GetHeadersFile() string {
+	if x != nil {
+		return x.HeadersFile
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetSampleRatio() float64 {
+	if x != nil && x.SampleRatio != nil {
+		return *x.SampleRatio
+	}
+	return 0
+}
+
+func (x *OtlpConfig) GetMetricsInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MetricsInterval
+	}
+	return nil
+}
+
+func (x *OtlpConfig) GetQueue() uint32 {
+	if x != nil {
+		return x.Queue
+	}
+	return 0
+}
+
 // ApproverConfig is somebody who may approve calls.
 type ApproverConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -194,7 +416,7 @@ type ApproverConfig struct {
 
 func (x *ApproverConfig) Reset() {
 	*x = ApproverConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +428,7 @@ func (x *ApproverConfig) String() string {
 func (*ApproverConfig) ProtoMessage() {}
 
 func (x *ApproverConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +441,7 @@ func (x *ApproverConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproverConfig.ProtoReflect.Descriptor instead.
 func (*ApproverConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApproverConfig) GetTenant() string {
@@ -270,7 +492,7 @@ type AgentListeners struct {
 
 func (x *AgentListeners) Reset() {
 	*x = AgentListeners{}
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +504,7 @@ func (x *AgentListeners) String() string {
 func (*AgentListeners) ProtoMessage() {}
 
 func (x *AgentListeners) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +517,7 @@ func (x *AgentListeners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentListeners.ProtoReflect.Descriptor instead.
 func (*AgentListeners) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AgentListeners) GetEnvoy() string {
@@ -341,7 +563,7 @@ type ServerTls struct {
 
 func (x *ServerTls) Reset() {
 	*x = ServerTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +575,7 @@ func (x *ServerTls) String() string {
 func (*ServerTls) ProtoMessage() {}
 
 func (x *ServerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +588,7 @@ func (x *ServerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerTls.ProtoReflect.Descriptor instead.
 func (*ServerTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServerTls) GetCertificateFile() string {
@@ -407,7 +629,7 @@ type ClientTls struct {
 
 func (x *ClientTls) Reset() {
 	*x = ClientTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +641,7 @@ func (x *ClientTls) String() string {
 func (*ClientTls) ProtoMessage() {}
 
 func (x *ClientTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +654,7 @@ func (x *ClientTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTls.ProtoReflect.Descriptor instead.
 func (*ClientTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClientTls) GetCertificateFile() string {
@@ -481,7 +703,7 @@ type IdentityConfig struct {
 
 func (x *IdentityConfig) Reset() {
 	*x = IdentityConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +715,7 @@ func (x *IdentityConfig) String() string {
 func (*IdentityConfig) ProtoMessage() {}
 
 func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +728,7 @@ func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityConfig.ProtoReflect.Descriptor instead.
 func (*IdentityConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IdentityConfig) GetJwt() *JwtConfig {
@@ -551,7 +773,7 @@ type JwtConfig struct {
 
 func (x *JwtConfig) Reset() {
 	*x = JwtConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +785,7 @@ func (x *JwtConfig) String() string {
 func (*JwtConfig) ProtoMessage() {}
 
 func (x *JwtConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +798,7 @@ func (x *JwtConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtConfig.ProtoReflect.Descriptor instead.
 func (*JwtConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JwtConfig) GetIssuer() string {
@@ -638,7 +860,7 @@ type WorkloadConfig struct {
 
 func (x *WorkloadConfig) Reset() {
 	*x = WorkloadConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +872,7 @@ func (x *WorkloadConfig) String() string {
 func (*WorkloadConfig) ProtoMessage() {}
 
 func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +885,7 @@ func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadConfig.ProtoReflect.Descriptor instead.
 func (*WorkloadConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkloadConfig) GetSpiffeId() string {
@@ -711,7 +933,7 @@ type TrustedHeaders struct {
 
 func (x *TrustedHeaders) Reset() {
 	*x = TrustedHeaders{}
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +945,7 @@ func (x *TrustedHeaders) String() string {
 func (*TrustedHeaders) ProtoMessage() {}
 
 func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +958,7 @@ func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustedHeaders.ProtoReflect.Descriptor instead.
 func (*TrustedHeaders) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TrustedHeaders) GetUser() string {
@@ -781,7 +1003,7 @@ type LedgerConfig struct {
 
 func (x *LedgerConfig) Reset() {
 	*x = LedgerConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1015,7 @@ func (x *LedgerConfig) String() string {
 func (*LedgerConfig) ProtoMessage() {}
 
 func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1028,7 @@ func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerConfig.ProtoReflect.Descriptor instead.
 func (*LedgerConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LedgerConfig) GetOrigin() string {
@@ -863,7 +1085,7 @@ type CollectorConnection struct {
 
 func (x *CollectorConnection) Reset() {
 	*x = CollectorConnection{}
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1097,7 @@ func (x *CollectorConnection) String() string {
 func (*CollectorConnection) ProtoMessage() {}
 
 func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1110,7 @@ func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConnection.ProtoReflect.Descriptor instead.
 func (*CollectorConnection) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CollectorConnection) GetAddress() string {
@@ -940,7 +1162,7 @@ type AgentLimits struct {
 
 func (x *AgentLimits) Reset() {
 	*x = AgentLimits{}
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1174,7 @@ func (x *AgentLimits) String() string {
 func (*AgentLimits) ProtoMessage() {}
 
 func (x *AgentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1187,7 @@ func (x *AgentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentLimits.ProtoReflect.Descriptor instead.
 func (*AgentLimits) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AgentLimits) GetBodyBytes() uint32 {
@@ -1030,7 +1252,7 @@ type EnvoyConfig struct {
 
 func (x *EnvoyConfig) Reset() {
 	*x = EnvoyConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1264,7 @@ func (x *EnvoyConfig) String() string {
 func (*EnvoyConfig) ProtoMessage() {}
 
 func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1277,7 @@ func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvoyConfig.ProtoReflect.Descriptor instead.
 func (*EnvoyConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EnvoyConfig) GetListener() string {
@@ -1119,7 +1341,7 @@ type CollectorConfig struct {
 
 func (x *CollectorConfig) Reset() {
 	*x = CollectorConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1353,7 @@ func (x *CollectorConfig) String() string {
 func (*CollectorConfig) ProtoMessage() {}
 
 func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1366,7 @@ func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConfig.ProtoReflect.Descriptor instead.
 func (*CollectorConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CollectorConfig) GetDataDir() string {
@@ -1210,7 +1432,7 @@ type Reader struct {
 
 func (x *Reader) Reset() {
 	*x = Reader{}
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1444,7 @@ func (x *Reader) String() string {
 func (*Reader) ProtoMessage() {}
 
 func (x *Reader) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1457,7 @@ func (x *Reader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reader.ProtoReflect.Descriptor instead.
 func (*Reader) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Reader) GetSpiffeId() string {
@@ -1264,7 +1486,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1498,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1511,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AgentKey) GetPublicKey() string {
@@ -1303,7 +1525,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xa5\x05\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xdd\x05\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1322,7 +1544,23 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\tapprovers\x18\n" +
 	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
 	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
-	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\"\xae\x01\n" +
+	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\x126\n" +
+	"\ttelemetry\x18( \x01(\v2\x18.writ.v1.TelemetryConfigR\ttelemetry\":\n" +
+	"\x0fTelemetryConfig\x12'\n" +
+	"\x04otlp\x18\x01 \x01(\v2\x13.writ.v1.OtlpConfigR\x04otlp\"\xd4\x03\n" +
+	"\n" +
+	"OtlpConfig\x12&\n" +
+	"\bendpoint\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xff\x01R\bendpoint\x12;\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x15.writ.v1.OtlpProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12$\n" +
+	"\x03tls\x18\x03 \x01(\v2\x12.writ.v1.ClientTlsR\x03tls\x12+\n" +
+	"\fheaders_file\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\vheadersFile\x12D\n" +
+	"\vpath_prefix\x18\x05 \x01(\tB#\xbaH \xd8\x01\x01r\x1b\x18\x80\x022\x16^(/[A-Za-z0-9._~-]+)+$R\n" +
+	"pathPrefix\x12?\n" +
+	"\fsample_ratio\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\vsampleRatio\x88\x01\x01\x12U\n" +
+	"\x10metrics_interval\x18\a \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x0fmetricsInterval\x12\x1f\n" +
+	"\x05queue\x18\b \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05queueB\x0f\n" +
+	"\r_sample_ratio\"\xae\x01\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
@@ -1436,7 +1674,11 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\bAgentKey\x12)\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKeyB/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey*]\n" +
+	"\fOtlpProtocol\x12\x1d\n" +
+	"\x19OTLP_PROTOCOL_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12OTLP_PROTOCOL_GRPC\x10\x01\x12\x16\n" +
+	"\x12OTLP_PROTOCOL_HTTP\x10\x02B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_config_proto_rawDescOnce sync.Once
@@ -1450,57 +1692,66 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
-var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_writ_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_writ_v1_config_proto_goTypes = []any{
-	(*AgentConfig)(nil),         // 0: writ.v1.AgentConfig
-	(*ApproverConfig)(nil),      // 1: writ.v1.ApproverConfig
-	(*AgentListeners)(nil),      // 2: writ.v1.AgentListeners
-	(*ServerTls)(nil),           // 3: writ.v1.ServerTls
-	(*ClientTls)(nil),           // 4: writ.v1.ClientTls
-	(*IdentityConfig)(nil),      // 5: writ.v1.IdentityConfig
-	(*JwtConfig)(nil),           // 6: writ.v1.JwtConfig
-	(*WorkloadConfig)(nil),      // 7: writ.v1.WorkloadConfig
-	(*TrustedHeaders)(nil),      // 8: writ.v1.TrustedHeaders
-	(*LedgerConfig)(nil),        // 9: writ.v1.LedgerConfig
-	(*CollectorConnection)(nil), // 10: writ.v1.CollectorConnection
-	(*AgentLimits)(nil),         // 11: writ.v1.AgentLimits
-	(*EnvoyConfig)(nil),         // 12: writ.v1.EnvoyConfig
-	(*CollectorConfig)(nil),     // 13: writ.v1.CollectorConfig
-	(*Reader)(nil),              // 14: writ.v1.Reader
-	(*AgentKey)(nil),            // 15: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 17: writ.v1.WebhookConfig
-	(Durability)(0),             // 18: writ.v1.Durability
+	(OtlpProtocol)(0),           // 0: writ.v1.OtlpProtocol
+	(*AgentConfig)(nil),         // 1: writ.v1.AgentConfig
+	(*TelemetryConfig)(nil),     // 2: writ.v1.TelemetryConfig
+	(*OtlpConfig)(nil),          // 3: writ.v1.OtlpConfig
+	(*ApproverConfig)(nil),      // 4: writ.v1.ApproverConfig
+	(*AgentListeners)(nil),      // 5: writ.v1.AgentListeners
+	(*ServerTls)(nil),           // 6: writ.v1.ServerTls
+	(*ClientTls)(nil),           // 7: writ.v1.ClientTls
+	(*IdentityConfig)(nil),      // 8: writ.v1.IdentityConfig
+	(*JwtConfig)(nil),           // 9: writ.v1.JwtConfig
+	(*WorkloadConfig)(nil),      // 10: writ.v1.WorkloadConfig
+	(*TrustedHeaders)(nil),      // 11: writ.v1.TrustedHeaders
+	(*LedgerConfig)(nil),        // 12: writ.v1.LedgerConfig
+	(*CollectorConnection)(nil), // 13: writ.v1.CollectorConnection
+	(*AgentLimits)(nil),         // 14: writ.v1.AgentLimits
+	(*EnvoyConfig)(nil),         // 15: writ.v1.EnvoyConfig
+	(*CollectorConfig)(nil),     // 16: writ.v1.CollectorConfig
+	(*Reader)(nil),              // 17: writ.v1.Reader
+	(*AgentKey)(nil),            // 18: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 20: writ.v1.WebhookConfig
+	(Durability)(0),             // 21: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
-	2,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
-	5,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
-	9,  // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
-	10, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
-	11, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
-	12, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	16, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	1,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	17, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	17, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
-	3,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	6,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	7,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	8,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	18, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	16, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	4,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	16, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	3,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	16, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	3,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	15, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	14, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	5,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
+	8,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
+	12, // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
+	13, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
+	14, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
+	15, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
+	19, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	4,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
+	20, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	20, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	2,  // 10: writ.v1.AgentConfig.telemetry:type_name -> writ.v1.TelemetryConfig
+	3,  // 11: writ.v1.TelemetryConfig.otlp:type_name -> writ.v1.OtlpConfig
+	0,  // 12: writ.v1.OtlpConfig.protocol:type_name -> writ.v1.OtlpProtocol
+	7,  // 13: writ.v1.OtlpConfig.tls:type_name -> writ.v1.ClientTls
+	19, // 14: writ.v1.OtlpConfig.metrics_interval:type_name -> google.protobuf.Duration
+	6,  // 15: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	9,  // 16: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	10, // 17: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	11, // 18: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	21, // 19: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	19, // 20: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	7,  // 21: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	19, // 22: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	6,  // 23: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	19, // 24: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	6,  // 25: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	18, // 26: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	17, // 27: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1510,19 +1761,21 @@ func file_writ_v1_config_proto_init() {
 	}
 	file_writ_v1_options_proto_init()
 	file_writ_v1_webhook_proto_init()
-	file_writ_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
+	file_writ_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
+	file_writ_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   16,
+			NumEnums:      1,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_config_proto_goTypes,
 		DependencyIndexes: file_writ_v1_config_proto_depIdxs,
+		EnumInfos:         file_writ_v1_config_proto_enumTypes,
 		MessageInfos:      file_writ_v1_config_proto_msgTypes,
 	}.Build()
 	File_writ_v1_config_proto = out.File
