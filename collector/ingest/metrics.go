@@ -24,6 +24,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		streams:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "writ_collector_streams", Help: "Agents that are connected."}),
 	}
 	registry.MustRegister(m.records, m.bytes, m.findings, m.streams)
+	for kind := stream.Malformed; kind <= stream.Fork; kind++ {
+		// A count that is not there yet cannot be seen to rise.
+		m.findings.WithLabelValues(kind.String())
+	}
 	return m
 }
 
