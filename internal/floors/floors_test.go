@@ -50,7 +50,7 @@ var extra = []struct {
 	{"", "github.com/landlock-lsm/go-landlock", []string{"sandbox"}, "isolation of a process is the sandbox's"},
 	{"", "github.com/elastic/go-seccomp-bpf", []string{"sandbox"}, "as Landlock"},
 	{"", "os/exec", []string{"sandbox", "cmd", "examples", "internal", "tools/command", "tools/mcp"}, "programs are started by the sandbox, and by what starts Envoy in tests"},
-	{"", "go.opentelemetry.io", []string{"telemetry", "agent/trace"}, "spans are made in one room; agent/trace reads traceparents with the one reader there is"},
+	{"", "go.opentelemetry.io", []string{"telemetry", "agent/trace"}, "spans are made in one room; agent/trace names them, and is held against their reader"},
 	{"agent", "go.opentelemetry.io/otel/sdk", nil, "the agent tells what happened and makes no span"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
