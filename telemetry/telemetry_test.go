@@ -101,6 +101,10 @@ func (m metricsOf) Export(_ context.Context, request *metricspb.ExportMetricsSer
 // ServeHTTP takes both over HTTP, below a prefix.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	body, err := io.ReadAll(request.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	switch request.URL.Path {
 	case "/otel/v1/traces":
 		r.headers <- request.Header.Get("x-key")
