@@ -1,6 +1,6 @@
 # Go 1.26, Python 3 with venv, make and git are all that is needed: everything else
-# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt, .ci/requirements-kms.txt and
-# examples/refunddesk/day/requirements.txt, and lands in .cache and .venv.
+# is pinned in go.mod, .ci/tools.mod, .ci/requirements.txt, .ci/requirements-kms.txt, .ci/phoenix.txt and
+# examples/refunddesk/day/requirements.txt, and lands in .cache, .venv and .venv-phoenix.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,6 +23,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 TOOLS := $(CURDIR)/.cache/bin
 VENV := .venv
 KMS_VENV ?= .cache/kms
+# Heavy, and for "make phoenix" alone.
+PHOENIX := .venv-phoenix
 BUF := $(CURDIR)/$(VENV)/bin/buf
 # Envoy on the PATH, else the one from the venv.
 ENVOY ?= $(shell command -v envoy || echo $(CURDIR)/$(VENV)/bin/envoy)
@@ -57,6 +59,10 @@ $(VENV)/.day: $(DESK)/day/requirements.txt $(VENV)/.ci
 $(KMS_VENV)/.stamp: .ci/requirements-kms.txt
 	$(PYTHON) -m venv $(KMS_VENV)
 	$(KMS_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+
+$(PHOENIX)/.stamp: .ci/phoenix.txt
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 .cache/.tools: .ci/tools.mod .ci/tools.sum
@@ -124,7 +130,7 @@ conformance: envoy ## Put one table of calls to every face and demand one verdic
 	.ci/gotest -timeout 9m ./internal/conformance/...
 
 .PHONY: test-parts
-test-parts: race test-32 conformance kill kms fuzz ## What takes longer: race, 32 bit, kills, KMS, fuzzing, the working day
+test-parts: race test-32 conformance kill kms phoenix fuzz ## What takes longer: race, 32 bit, kills, KMS, Phoenix, fuzzing, the working day
 	$(MAKE) run ONCE=1
 
 .PHONY: race
@@ -143,6 +149,11 @@ kill: envoy $(VENV)/.ci ## Kill agent and collector under load, 20 times in ever
 .PHONY: kms
 kms: $(KMS_VENV)/.stamp ## Keep keys under an AWS KMS (moto's, on loopback)
 	MOTO_SERVER=$(abspath $(KMS_VENV))/bin/moto_server .ci/gotest -timeout 5m -run KMS ./ledger/vault/awskms/... ./cmd/writ/...
+
+.PHONY: phoenix
+phoenix: $(PHOENIX)/.stamp ## Send a run to a real Arize Phoenix by OTLP, and read its traces back
+	go vet -tags phoenix ./internal/phoenixtest/...
+	PHOENIX_PYTHON=$(CURDIR)/$(PHOENIX)/bin/python .ci/gotest -tags phoenix -timeout 9m ./internal/phoenixtest/...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME
@@ -197,4 +208,4 @@ checkgenerate: $(VENV)/.ci .cache/.tools .cache/.protodeps ## Fail if generated 
 
 .PHONY: clean
 clean: ## Remove what was built, recorded and downloaded here
-	rm -rf bin run .cache $(VENV) $(DESK)/bundle/tools
+	rm -rf bin run .cache $(VENV) $(PHOENIX) $(DESK)/bundle/tools

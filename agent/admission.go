@@ -68,6 +68,8 @@ type Admission struct {
 	released atomic.Bool
 	running  atomic.Bool
 	joined   atomic.Bool
+	// ended is when the call was finished; nil before.
+	ended atomic.Pointer[time.Time]
 
 	// mu guards what follows.
 	mu       sync.Mutex

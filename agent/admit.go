@@ -46,6 +46,7 @@ func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
 	}
 	a.count(ad)
 	a.watch(ad)
+	a.showDecision(ad)
 	return ad
 }
 

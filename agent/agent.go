@@ -73,6 +73,8 @@ type Options struct {
 	// Originals seals sensitive values where tools ask to have them kept; nil seals
 	// nothing, and records say so.
 	Originals *originals.Sealer
+	// Tracer shows decisions and executions elsewhere; nil shows nothing, and costs nothing.
+	Tracer Tracer
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
 	// Log is the agent's own log. It never gets arguments, tokens or keys.

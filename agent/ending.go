@@ -192,7 +192,5 @@ func (a *Agent) settle(e *ending) {
 	a.state.mu.Lock()
 	a.state.finish(e.claim.ID, e.record)
 	a.state.mu.Unlock()
-	a.mu.Lock()
-	delete(a.open, e.claim.ID)
-	a.mu.Unlock()
+	a.showEnd(a.takeOpen(e.claim.ID), e.record)
 }

@@ -55,6 +55,10 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		return nil, ErrFinished
 	}
 	ad.finished = true
+	now := ad.agent.options.Clock()
+	if ad.agent.options.Tracer != nil {
+		ad.ended.Store(&now)
+	}
 	record := &writv1.OutcomeRecord{
 		State:         outcome.State,
 		Reason:        outcome.Reason,
@@ -68,7 +72,7 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		record.Duration = durationpb.New(outcome.Duration)
 	}
 	settled := ad.bundle.Settle(&ad.call, ad.claim.Reserved, ad.facts, policy.Bill{
-		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: ad.agent.options.Clock(),
+		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: now,
 	})
 	record.GivenBack, record.Overrun, record.Spent = settled.GivenBack, settled.Overrun, settled.Spent
 	ad.agent.overrun(ad, settled.Overrun)

@@ -110,6 +110,7 @@ func (ad *Admission) execute(ctx context.Context, executor tools.Executor, progr
 		Message:        ad.result.Message,
 		JSON:           ad.result.Canonical,
 		IdempotencyKey: ad.request.IdempotencyKey,
+		TraceParent:    ad.onward(),
 		Progress:       progress,
 	})
 	took := ad.agent.elapsed(start)

@@ -114,6 +114,7 @@ type workshopOptions struct {
 	snapshots ledger.FS
 	// originals are keys to seal originals to; nil is no sealer.
 	originals *originals.Keys
+	tracer    agent.Tracer
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -170,8 +171,8 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
-		Alert: options.alert,
-		Log:   slog.New(slog.NewTextHandler(w.log, nil)),
+		Alert: options.alert, Tracer: options.tracer,
+		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,9 @@ type Execution struct {
 	// IdempotencyKey is sent on where the tool's upstream recognises it. It may be
 	// empty.
 	IdempotencyKey string
+	// TraceParent is the W3C traceparent that the tool gets, where it gets one; it is
+	// well-formed, or empty.
+	TraceParent string
 	// Progress is called with each line of progress; nil if nobody listens.
 	Progress func(string)
 }

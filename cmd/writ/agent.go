@@ -27,6 +27,7 @@ import (
 	"github.com/writ-dev/writ/planner/webhook"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/sandbox"
+	"github.com/writ-dev/writ/telemetry"
 	"github.com/writ-dev/writ/tools/command"
 	"github.com/writ-dev/writ/tools/mcp"
 	"github.com/writ-dev/writ/tools/web"
@@ -83,9 +84,10 @@ type parts struct {
 	watcher  *mcp.Watcher
 	runner   *sandbox.Runner
 	command  *command.Executor
-	alerts   *webhook.Sender // nil without a webhook
-	asks     *webhook.Sender // nil without a webhook
-	sealing  *sealing        // nil without originals_keys_file
+	sealing  *sealing          // nil without originals_keys_file
+	alerts   *webhook.Sender   // nil without a webhook
+	asks     *webhook.Sender   // nil without a webhook
+	tracer   *telemetry.Tracer // nil without telemetry
 	started  time.Time
 	draining atomic.Bool
 }
@@ -160,6 +162,9 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		Metrics:         agent.NewMetrics(p.registry),
 		Alert:           p.alert,
 		Log:             p.log,
+	}
+	if err := p.openTelemetry(ctx, &options); err != nil {
+		return err
 	}
 	if err := p.executors(bundle, &options); err != nil {
 		return err
@@ -323,6 +328,9 @@ func (p *parts) close(ctx context.Context) error {
 	var errs []error
 	if p.agent != nil {
 		errs = append(errs, p.agent.Close(ctx))
+	}
+	if p.tracer != nil {
+		errs = append(errs, p.tracer.Close(ctx))
 	}
 	if p.upstream != nil {
 		errs = append(errs, p.upstream.close())

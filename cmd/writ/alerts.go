@@ -44,10 +44,15 @@ func openWebhook(kind string, config *writv1.WebhookConfig, registry prometheus.
 		Help: "Attempts to post a message of the kind " + kind + ", by what became of them.",
 	}, []string{"result"})
 	registry.MustRegister(attempts)
+	results := [...]string{"delivered", "retried", "dropped"}
+	for _, result := range results {
+		// A count that is not there yet cannot be seen to rise.
+		attempts.WithLabelValues(result)
+	}
 	sender, err := webhook.New(webhook.Options{
 		URL: config.GetUrl(), Secret: secret, Clock: time.Now, Log: log,
 		Done: func(taken webhook.Taken) {
-			attempts.WithLabelValues([...]string{"delivered", "retried", "dropped"}[taken]).Inc()
+			attempts.WithLabelValues(results[taken]).Inc()
 		},
 	})
 	if err != nil {

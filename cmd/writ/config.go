@@ -55,6 +55,10 @@ func readAgentConfig(path string) (*writv1.AgentConfig, error) {
 	if jwt := config.GetIdentity().GetJwt(); jwt != nil {
 		files = append(files, &jwt.JwksFile)
 	}
+	if otlp := config.GetTelemetry().GetOtlp(); otlp != nil {
+		files = append(files, &otlp.HeadersFile)
+		files = append(files, clientFiles(otlp.GetTls())...)
+	}
 	files = append(files, serverFiles(config.GetListeners().GetPlannerTls())...)
 	files = append(files, serverFiles(config.GetEnvoy().GetTls())...)
 	resolve(path, files)

@@ -10,9 +10,12 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/writ-dev/writ/sandbox"
 )
 
 func TestMain(m *testing.M) {
+	sandbox.MaybeLaunch()
 	testscript.Main(m, map[string]func(){
 		"writ": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

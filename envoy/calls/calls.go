@@ -19,11 +19,13 @@ package calls
 
 import (
 	"context"
-	"strings"
 	"sync/atomic"
+
+	"google.golang.org/grpc/metadata"
 
 	"github.com/writ-dev/writ/agent"
 	"github.com/writ-dev/writ/agent/policy"
+	"github.com/writ-dev/writ/agent/trace"
 	"github.com/writ-dev/writ/envoy/identity"
 	"github.com/writ-dev/writ/ledger/token"
 	"github.com/writ-dev/writ/proto/reasons"
@@ -151,7 +153,7 @@ func (d *Desk) Take(ctx context.Context, arrival *Arrival) *Passage {
 	if refusal == nil && passage.Call.Kind == wire.KindHousekeeping {
 		return passage
 	}
-	request := requestOf(arrival, generation, passage.Call, principal)
+	request := requestOf(ctx, arrival, generation, passage.Call, principal)
 	request.Refusal = refusal
 	if refusal == nil {
 		request.Token = tokenOf(route, arrival.Request, passage.Call)
@@ -220,7 +222,7 @@ func first(refusals ...*reasons.Error) *reasons.Error {
 	return nil
 }
 
-func requestOf(arrival *Arrival, generation *Generation, call *wire.Call, principal *writv1.Principal) *agent.Request {
+func requestOf(ctx context.Context, arrival *Arrival, generation *Generation, call *wire.Call, principal *writv1.Principal) *agent.Request {
 	return &agent.Request{
 		Surface:        arrival.Surface,
 		Principal:      principal,
@@ -230,7 +232,7 @@ func requestOf(arrival *Arrival, generation *Generation, call *wire.Call, princi
 		IdempotencyKey: call.IdempotencyKey,
 		KeyPlace:       agent.KeySentOn,
 		SessionToken:   sessionToken(arrival.Request, call),
-		TraceParent:    traceParent(arrival.Request),
+		TraceParent:    traceParent(ctx, arrival.Request),
 		Upstream:       arrival.Upstream,
 		Generation:     generation.bundle,
 	}
@@ -255,25 +257,25 @@ func sessionToken(request *wire.Request, call *wire.Call) string {
 	return token
 }
 
-// traceParent returns the W3C traceparent where there is one of version 00;
-// anything else is as good as none (Trace Context, section 2.2).
-func traceParent(request *wire.Request) string {
+// traceParent returns the W3C traceparent of the request. Where Envoy traces, it tells
+// its own span on the call to the agent, and that is the parent: the request's header
+// still has what the client sent. Of several headers none counts.
+func traceParent(ctx context.Context, request *wire.Request) string {
+	const name = "traceparent"
+	if values := metadata.ValueFromIncomingContext(ctx, name); len(values) == 1 {
+		return trace.Parse(values[0])
+	}
+	found := ""
 	for i := range request.Headers {
-		if request.Headers[i].Name != "traceparent" {
+		if request.Headers[i].Name != name {
 			continue
 		}
-		parts := strings.Split(request.Headers[i].Value, "-")
-		if len(parts) != 4 || parts[0] != "00" {
+		if found != "" {
 			return ""
 		}
-		for j, digits := range []int{2, 32, 16, 2} {
-			if len(parts[j]) != digits || strings.Trim(parts[j], "0123456789abcdef") != "" {
-				return ""
-			}
-		}
-		return request.Headers[i].Value
+		found = request.Headers[i].Value
 	}
-	return ""
+	return trace.Parse(found)
 }
 
 // tokenOf returns the decision token that the route asks for. It binds the

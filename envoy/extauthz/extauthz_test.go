@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-dev/writ/envoy/resources"
@@ -36,6 +37,12 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 // check sends bytes as a CheckRequest.
 func check(t *testing.T, stack *envoytest.Stack, request []byte) *authv3.CheckResponse {
 	t.Helper()
+	return checkIn(context.WithoutCancel(t.Context()), t, stack, request)
+}
+
+// checkIn is check within a context.
+func checkIn(ctx context.Context, t *testing.T, stack *envoytest.Stack, request []byte) *authv3.CheckResponse {
+	t.Helper()
 	conn, err := grpc.NewClient("unix:"+stack.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +53,7 @@ func check(t *testing.T, stack *envoytest.Stack, request []byte) *authv3.CheckRe
 		}
 	})
 	var response authv3.CheckResponse
-	err = conn.Invoke(context.WithoutCancel(t.Context()), authv3.Authorization_Check_FullMethodName, request, &response, grpc.ForceCodecV2(raw{}))
+	err = conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, request, &response, grpc.ForceCodecV2(raw{}))
 	if err != nil {
 		t.Fatalf("Check fails with an error of gRPC: %v", err)
 	}
@@ -112,5 +119,33 @@ func TestTheAnswerIsNeverAnErrorOfGRPC(t *testing.T) {
 	}
 	if made := stack.Decisions(len(cases)); len(made) != len(cases) {
 		t.Errorf("%d decisions for %d calls", len(made), len(cases))
+	}
+}
+
+func TestTheTraceIsEnvoysOwnOrElseTheClients(t *testing.T) {
+	t.Parallel()
+	const clients = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	envoys := strings.Replace(clients, "b7ad", "e0e0", 1)
+	stack := envoytest.Start(t, envoytest.Options{Enforcement: writv1.Enforcement_ENFORCEMENT_EXT_AUTHZ, Alone: true})
+	for i, tc := range []struct {
+		name, want string
+		envoy      []string
+		headers    []string
+	}{
+		{"no trace", "", nil, nil},
+		{"the client's, where Envoy does not trace", clients, nil, []string{"traceparent", clients}},
+		{"Envoy's span, which is below the client's", envoys, []string{envoys}, []string{"traceparent", clients}},
+		{"what is none", "", nil, []string{"traceparent", "00-" + strings.Repeat("f", 9000)}},
+		{"two of the client's", "", nil, []string{"traceparent", clients, "traceparent", envoys}},
+	} {
+		ctx := context.WithoutCancel(t.Context())
+		for _, value := range tc.envoy {
+			ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", value)
+		}
+		checkIn(ctx, t, stack, requestTo(t, "payments", append(tc.headers, "content-type", "application/json")...))
+		made := stack.Decisions(i + 1)
+		if got := made[i].Record.GetTraceParent(); got != tc.want {
+			t.Errorf("%s: the record has %q, want %q", tc.name, got, tc.want)
+		}
 	}
 }

@@ -24,11 +24,11 @@ const (
 // longest matching name; rooms inside agent and tools have floors of their own.
 var floors = [][]string{
 	{"cmd", "examples", "internal"},
-	{"envoy", "planner", "collector"},
+	{"envoy", "planner", "collector", "telemetry"},
 	{"wire"},
 	{"agent"},
 	{"agent/bundles", "agent/upstream"},
-	{"agent/policy"},
+	{"agent/policy", "agent/trace"},
 	{"tools/command", "tools/wasm", "tools/web", "tools/rpc", "tools/database", "tools/mcp"},
 	{"tools/egress"},
 	{"tools", "ledger", "state"},
@@ -54,6 +54,8 @@ var extra = []struct {
 	{"", "github.com/transparency-dev/tessera", []string{"collector/heads"}, "the collector's own log is one room's; ledgers are not kept in it"},
 	{"", "k8s.io/klog/v2", []string{"collector/heads"}, "what Tessera logs with, which that room sends into our log"},
 	{"", "github.com/aws", []string{"ledger/vault/awskms", "internal/testenv"}, "a key service is one way to keep a vault's keys"},
+	{"", "go.opentelemetry.io", []string{"telemetry", "agent/trace"}, "spans are made in one room; agent/trace names them, and is held against their reader"},
+	{"agent", "go.opentelemetry.io/otel/sdk", nil, "the agent tells what happened and makes no span"},
 	{"agent", "net/http", nil, "agent knows no transport"},
 	{"agent", "google.golang.org/grpc", []string{"agent/upstream"}, "agent knows no transport"},
 	{"ledger", module + "/proto/reasons", nil, "the ledger has sentinels of its own; the agent maps them to reasons"},

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/writ-dev/writ/agent"
+	"github.com/writ-dev/writ/agent/trace"
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/tools"
@@ -160,21 +161,11 @@ func sessionToken(ctx context.Context) string {
 	return values[0]
 }
 
-// traceParent returns the request's W3C traceparent where there is one of version
-// 00; anything else is as good as none (Trace Context, section 2.2).
+// traceParent returns the request's W3C traceparent; of several none counts.
 func traceParent(ctx context.Context) string {
 	values := metadata.ValueFromIncomingContext(ctx, "traceparent")
 	if len(values) != 1 {
 		return ""
 	}
-	parts := strings.Split(values[0], "-")
-	if len(parts) != 4 || parts[0] != "00" {
-		return ""
-	}
-	for i, digits := range []int{2, 32, 16, 2} {
-		if len(parts[i]) != digits || strings.Trim(parts[i], "0123456789abcdef") != "" {
-			return ""
-		}
-	}
-	return values[0]
+	return trace.Parse(values[0])
 }

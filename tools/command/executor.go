@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,19 @@ import (
 // environment is all that a program finds in its own: no search path, and one
 // locale and time zone, so that it behaves the same wherever the agent runs.
 var environment = []string{"LC_ALL=C.UTF-8", "TZ=UTC"}
+
+// traceContext is the variable that OpenTelemetry's convention for environments has for
+// the W3C traceparent.
+const traceContext = "TRACEPARENT"
+
+// environmentOf returns what the program finds in its environment: with the trace
+// context where the tool asks for it, and there is one.
+func environmentOf(options *writv1.CommandExecutor, x tools.Execution) []string {
+	if !options.GetTraceContext() || x.TraceParent == "" {
+		return environment
+	}
+	return append(slices.Clone(environment), traceContext+"="+x.TraceParent)
+}
 
 // longest is the wall time of a program when the call has no deadline; the agent
 // always sets one.
@@ -90,7 +104,7 @@ func (e *Executor) Execute(ctx context.Context, x tools.Execution) (*tools.Resul
 	ran, err := e.runner.Run(ctx, sandbox.Spec{
 		Path:     program.path,
 		Args:     args,
-		Env:      environment,
+		Env:      environmentOf(options, x),
 		Stdin:    x.JSON,
 		ReadOnly: options.GetReadOnly(),
 		Limits:   limits(ctx, options.GetLimits()),

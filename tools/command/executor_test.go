@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,6 +173,38 @@ func TestAProgramGetsItsArgumentsAndTheCanonicalJSONAndNothingElse(t *testing.T)
 	}
 	if result.RequestBytes != int64(len(arguments)) || result.ResponseBytes != int64(len(result.JSON)) {
 		t.Errorf("%d bytes in, %d out, want %d and %d", result.RequestBytes, result.ResponseBytes, len(arguments), len(result.JSON))
+	}
+}
+
+func TestTheTraceContextIsInTheEnvironmentWhereTheToolAsksForIt(t *testing.T) {
+	t.Parallel()
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for name, tc := range map[string]struct {
+		asks   bool
+		parent string
+		want   []any
+	}{
+		"the tool asks":              {true, parent, []any{"LC_ALL=C.UTF-8", "TRACEPARENT=" + parent, "TZ=UTC"}},
+		"the tool does not ask":      {false, parent, []any{"LC_ALL=C.UTF-8", "TZ=UTC"}},
+		"there is none to be passed": {true, "", []any{"LC_ALL=C.UTF-8", "TZ=UTC"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			call := newCall(t, &writv1.CommandExecutor{Path: "probe", Args: []string{"tell"}, TraceContext: tc.asks}, `{}`)
+			call.TraceParent = tc.parent
+			result, err := newExecutor(t).Execute(t.Context(), call)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got struct{ Environment []any }
+			if err := json.Unmarshal(result.JSON, &got); err != nil {
+				t.Fatal(err)
+			}
+			slices.SortFunc(got.Environment, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			if diff := cmp.Diff(tc.want, got.Environment); diff != "" {
+				t.Errorf("the environment (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

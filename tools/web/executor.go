@@ -179,6 +179,9 @@ func (e *Executor) request(ctx context.Context, x tools.Execution) (*http.Reques
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	if x.TraceParent != "" {
+		request.Header.Set("Traceparent", x.TraceParent)
+	}
 	if x.IdempotencyKey != "" {
 		request.Header.Set("Idempotency-Key", x.IdempotencyKey)
 	}

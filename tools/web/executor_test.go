@@ -134,16 +134,19 @@ type sent struct {
 	Body              any
 }
 
+const traceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 func TestACallIsSentAsItsBindingSays(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		tool, arguments, key string
 		want                 sent
 	}{
-		"a post with a key": {
+		"a post with a key, within a trace": {
 			"payments.refund", `{"order":"7","cents":1200,"note":"a&b"}`, "k-1",
 			sent{"POST", "/orders/7/refunds", "payments", http.Header{
 				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "User-Agent": {"writ"}, "X-Writ-Decision-Id": {"d-1"}, "Idempotency-Key": {"k-1"},
+				"Traceparent": {traceParent},
 			}, map[string]any{"cents": "any", "note": "a&b"}},
 		},
 		"a get without one": {
@@ -172,6 +175,9 @@ func TestACallIsSentAsItsBindingSays(t *testing.T) {
 			})
 			call := newCall(t, typed()[tc.tool], tc.arguments)
 			call.IdempotencyKey = tc.key
+			if tc.key != "" {
+				call.TraceParent = traceParent
+			}
 			result, err := newExecutor(t, web.Options{Listener: socket}).Execute(t.Context(), call)
 			if err != nil {
 				t.Fatal(err)

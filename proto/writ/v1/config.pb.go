@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OtlpProtocol is how a receiver of OTLP is spoken to.
+type OtlpProtocol int32
+
+const (
+	// Takes the default.
+	OtlpProtocol_OTLP_PROTOCOL_UNSPECIFIED OtlpProtocol = 0
+	// gRPC.
+	OtlpProtocol_OTLP_PROTOCOL_GRPC OtlpProtocol = 1
+	// HTTP with protobuf bodies.
+	OtlpProtocol_OTLP_PROTOCOL_HTTP OtlpProtocol = 2
+)
+
+// Enum value maps for OtlpProtocol.
+var (
+	OtlpProtocol_name = map[int32]string{
+		0: "OTLP_PROTOCOL_UNSPECIFIED",
+		1: "OTLP_PROTOCOL_GRPC",
+		2: "OTLP_PROTOCOL_HTTP",
+	}
+	OtlpProtocol_value = map[string]int32{
+		"OTLP_PROTOCOL_UNSPECIFIED": 0,
+		"OTLP_PROTOCOL_GRPC":        1,
+		"OTLP_PROTOCOL_HTTP":        2,
+	}
+)
+
+func (x OtlpProtocol) Enum() *OtlpProtocol {
+	p := new(OtlpProtocol)
+	*p = x
+	return p
+}
+
+func (x OtlpProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OtlpProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_config_proto_enumTypes[0].Descriptor()
+}
+
+func (OtlpProtocol) Type() protoreflect.EnumType {
+	return &file_writ_v1_config_proto_enumTypes[0]
+}
+
+func (x OtlpProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OtlpProtocol.Descriptor instead.
+func (OtlpProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
 // ReaderRole is what a reader may do.
 type ReaderRole int32
 
@@ -62,11 +115,11 @@ func (x ReaderRole) String() string {
 }
 
 func (ReaderRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_config_proto_enumTypes[0].Descriptor()
+	return file_writ_v1_config_proto_enumTypes[1].Descriptor()
 }
 
 func (ReaderRole) Type() protoreflect.EnumType {
-	return &file_writ_v1_config_proto_enumTypes[0]
+	return &file_writ_v1_config_proto_enumTypes[1]
 }
 
 func (x ReaderRole) Number() protoreflect.EnumNumber {
@@ -75,7 +128,7 @@ func (x ReaderRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReaderRole.Descriptor instead.
 func (ReaderRole) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{0}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
 }
 
 // AgentConfig configures "writ agent". It is written in YAML.
@@ -113,8 +166,10 @@ type AgentConfig struct {
 	// tools that ask to have originals kept have them kept out all the same, and the
 	// record says so.
 	OriginalsKeysFile string `protobuf:"bytes,21,opt,name=originals_keys_file,json=originalsKeysFile,proto3" json:"originals_keys_file,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Where decisions and executions are shown as traces. Absent: nowhere.
+	Telemetry     *TelemetryConfig `protobuf:"bytes,40,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentConfig) Reset() {
@@ -238,6 +293,173 @@ func (x *AgentConfig) GetOriginalsKeysFile() string {
 	return ""
 }
 
+func (x *AgentConfig) GetTelemetry() *TelemetryConfig {
+	if x != nil {
+		return x.Telemetry
+	}
+	return nil
+}
+
+// TelemetryConfig says where decisions and executions are shown. What is shown never
+// has arguments, results, tokens, or who asked.
+type TelemetryConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A receiver of the OpenTelemetry protocol. Absent: none, and nothing is built.
+	Otlp          *OtlpConfig `protobuf:"bytes,1,opt,name=otlp,proto3" json:"otlp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TelemetryConfig) Reset() {
+	*x = TelemetryConfig{}
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TelemetryConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TelemetryConfig) ProtoMessage() {}
+
+func (x *TelemetryConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TelemetryConfig.ProtoReflect.Descriptor instead.
+func (*TelemetryConfig) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TelemetryConfig) GetOtlp() *OtlpConfig {
+	if x != nil {
+		return x.Otlp
+	}
+	return nil
+}
+
+// OtlpConfig is a receiver of the OpenTelemetry protocol (OTLP).
+type OtlpConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it listens, "host:port".
+	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// How it is spoken to. Default: OTLP_PROTOCOL_GRPC.
+	Protocol OtlpProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=writ.v1.OtlpProtocol" json:"protocol,omitempty"`
+	// TLS of the connection. Absent: plain text, allowed on loopback only.
+	Tls *ClientTls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// File of headers that go with every export, such as an API key: one "name: value" a
+	// line; lines that begin with # are passed over. Absent: none.
+	HeadersFile string `protobuf:"bytes,4,opt,name=headers_file,json=headersFile,proto3" json:"headers_file,omitempty"`
+	// Path before /v1/traces and /v1/metrics, with OTLP_PROTOCOL_HTTP. Absent: none.
+	PathPrefix string `protobuf:"bytes,5,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	// Share of the calls without a trace of their own that is shown; of a call that has
+	// one, its caller decides. Default: 1.
+	SampleRatio *float64 `protobuf:"fixed64,6,opt,name=sample_ratio,json=sampleRatio,proto3,oneof" json:"sample_ratio,omitempty"`
+	// Time between two exports of metrics. Absent: metrics are not exported; /metrics has
+	// them.
+	MetricsInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=metrics_interval,json=metricsInterval,proto3" json:"metrics_interval,omitempty"`
+	// Decisions and executions that wait to be shown. One that finds the queue full is
+	// dropped and counted. Default: 4096.
+	Queue         uint32 `protobuf:"varint,8,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtlpConfig) Reset() {
+	*x = OtlpConfig{}
+	mi := &file_writ_v1_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtlpConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtlpConfig) ProtoMessage() {}
+
+func (x *OtlpConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtlpConfig.ProtoReflect.Descriptor instead.
+func (*OtlpConfig) Descriptor() ([]byte, []int) {
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OtlpConfig) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetProtocol() OtlpProtocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return OtlpProtocol_OTLP_PROTOCOL_UNSPECIFIED
+}
+
+func (x *OtlpConfig) GetTls() *ClientTls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *OtlpConfig) GetHeadersFile() string {
+	if x != nil {
+		return x.HeadersFile
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *OtlpConfig) GetSampleRatio() float64 {
+	if x != nil && x.SampleRatio != nil {
+		return *x.SampleRatio
+	}
+	return 0
+}
+
+func (x *OtlpConfig) GetMetricsInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MetricsInterval
+	}
+	return nil
+}
+
+func (x *OtlpConfig) GetQueue() uint32 {
+	if x != nil {
+		return x.Queue
+	}
+	return 0
+}
+
 // ApproverConfig is somebody who may approve calls.
 type ApproverConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -261,7 +483,7 @@ type ApproverConfig struct {
 
 func (x *ApproverConfig) Reset() {
 	*x = ApproverConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -273,7 +495,7 @@ func (x *ApproverConfig) String() string {
 func (*ApproverConfig) ProtoMessage() {}
 
 func (x *ApproverConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[1]
+	mi := &file_writ_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -286,7 +508,7 @@ func (x *ApproverConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproverConfig.ProtoReflect.Descriptor instead.
 func (*ApproverConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApproverConfig) GetTenant() string {
@@ -344,7 +566,7 @@ type AgentListeners struct {
 
 func (x *AgentListeners) Reset() {
 	*x = AgentListeners{}
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +578,7 @@ func (x *AgentListeners) String() string {
 func (*AgentListeners) ProtoMessage() {}
 
 func (x *AgentListeners) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[2]
+	mi := &file_writ_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +591,7 @@ func (x *AgentListeners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentListeners.ProtoReflect.Descriptor instead.
 func (*AgentListeners) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AgentListeners) GetEnvoy() string {
@@ -415,7 +637,7 @@ type ServerTls struct {
 
 func (x *ServerTls) Reset() {
 	*x = ServerTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +649,7 @@ func (x *ServerTls) String() string {
 func (*ServerTls) ProtoMessage() {}
 
 func (x *ServerTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[3]
+	mi := &file_writ_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +662,7 @@ func (x *ServerTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerTls.ProtoReflect.Descriptor instead.
 func (*ServerTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServerTls) GetCertificateFile() string {
@@ -481,7 +703,7 @@ type ClientTls struct {
 
 func (x *ClientTls) Reset() {
 	*x = ClientTls{}
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +715,7 @@ func (x *ClientTls) String() string {
 func (*ClientTls) ProtoMessage() {}
 
 func (x *ClientTls) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[4]
+	mi := &file_writ_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +728,7 @@ func (x *ClientTls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTls.ProtoReflect.Descriptor instead.
 func (*ClientTls) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClientTls) GetCertificateFile() string {
@@ -555,7 +777,7 @@ type IdentityConfig struct {
 
 func (x *IdentityConfig) Reset() {
 	*x = IdentityConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +789,7 @@ func (x *IdentityConfig) String() string {
 func (*IdentityConfig) ProtoMessage() {}
 
 func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[5]
+	mi := &file_writ_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +802,7 @@ func (x *IdentityConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityConfig.ProtoReflect.Descriptor instead.
 func (*IdentityConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IdentityConfig) GetJwt() *JwtConfig {
@@ -625,7 +847,7 @@ type JwtConfig struct {
 
 func (x *JwtConfig) Reset() {
 	*x = JwtConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +859,7 @@ func (x *JwtConfig) String() string {
 func (*JwtConfig) ProtoMessage() {}
 
 func (x *JwtConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[6]
+	mi := &file_writ_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +872,7 @@ func (x *JwtConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JwtConfig.ProtoReflect.Descriptor instead.
 func (*JwtConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JwtConfig) GetIssuer() string {
@@ -712,7 +934,7 @@ type WorkloadConfig struct {
 
 func (x *WorkloadConfig) Reset() {
 	*x = WorkloadConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +946,7 @@ func (x *WorkloadConfig) String() string {
 func (*WorkloadConfig) ProtoMessage() {}
 
 func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[7]
+	mi := &file_writ_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +959,7 @@ func (x *WorkloadConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadConfig.ProtoReflect.Descriptor instead.
 func (*WorkloadConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkloadConfig) GetSpiffeId() string {
@@ -785,7 +1007,7 @@ type TrustedHeaders struct {
 
 func (x *TrustedHeaders) Reset() {
 	*x = TrustedHeaders{}
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1019,7 @@ func (x *TrustedHeaders) String() string {
 func (*TrustedHeaders) ProtoMessage() {}
 
 func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[8]
+	mi := &file_writ_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1032,7 @@ func (x *TrustedHeaders) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustedHeaders.ProtoReflect.Descriptor instead.
 func (*TrustedHeaders) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TrustedHeaders) GetUser() string {
@@ -855,7 +1077,7 @@ type LedgerConfig struct {
 
 func (x *LedgerConfig) Reset() {
 	*x = LedgerConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1089,7 @@ func (x *LedgerConfig) String() string {
 func (*LedgerConfig) ProtoMessage() {}
 
 func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[9]
+	mi := &file_writ_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1102,7 @@ func (x *LedgerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerConfig.ProtoReflect.Descriptor instead.
 func (*LedgerConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LedgerConfig) GetOrigin() string {
@@ -937,7 +1159,7 @@ type CollectorConnection struct {
 
 func (x *CollectorConnection) Reset() {
 	*x = CollectorConnection{}
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1171,7 @@ func (x *CollectorConnection) String() string {
 func (*CollectorConnection) ProtoMessage() {}
 
 func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[10]
+	mi := &file_writ_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1184,7 @@ func (x *CollectorConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConnection.ProtoReflect.Descriptor instead.
 func (*CollectorConnection) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CollectorConnection) GetAddress() string {
@@ -1014,7 +1236,7 @@ type AgentLimits struct {
 
 func (x *AgentLimits) Reset() {
 	*x = AgentLimits{}
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1248,7 @@ func (x *AgentLimits) String() string {
 func (*AgentLimits) ProtoMessage() {}
 
 func (x *AgentLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[11]
+	mi := &file_writ_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1261,7 @@ func (x *AgentLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentLimits.ProtoReflect.Descriptor instead.
 func (*AgentLimits) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AgentLimits) GetBodyBytes() uint32 {
@@ -1104,7 +1326,7 @@ type EnvoyConfig struct {
 
 func (x *EnvoyConfig) Reset() {
 	*x = EnvoyConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1338,7 @@ func (x *EnvoyConfig) String() string {
 func (*EnvoyConfig) ProtoMessage() {}
 
 func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[12]
+	mi := &file_writ_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1351,7 @@ func (x *EnvoyConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvoyConfig.ProtoReflect.Descriptor instead.
 func (*EnvoyConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EnvoyConfig) GetListener() string {
@@ -1205,7 +1427,7 @@ type CollectorConfig struct {
 
 func (x *CollectorConfig) Reset() {
 	*x = CollectorConfig{}
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1439,7 @@ func (x *CollectorConfig) String() string {
 func (*CollectorConfig) ProtoMessage() {}
 
 func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[13]
+	mi := &file_writ_v1_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1452,7 @@ func (x *CollectorConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectorConfig.ProtoReflect.Descriptor instead.
 func (*CollectorConfig) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{13}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CollectorConfig) GetDataDir() string {
@@ -1327,7 +1549,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1561,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[14]
+	mi := &file_writ_v1_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1574,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{14}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Operator) GetTenant() string {
@@ -1398,7 +1620,7 @@ type HeadLog struct {
 
 func (x *HeadLog) Reset() {
 	*x = HeadLog{}
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1632,7 @@ func (x *HeadLog) String() string {
 func (*HeadLog) ProtoMessage() {}
 
 func (x *HeadLog) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[15]
+	mi := &file_writ_v1_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1645,7 @@ func (x *HeadLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadLog.ProtoReflect.Descriptor instead.
 func (*HeadLog) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{15}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HeadLog) GetOrigin() string {
@@ -1470,7 +1692,7 @@ type Reader struct {
 
 func (x *Reader) Reset() {
 	*x = Reader{}
-	mi := &file_writ_v1_config_proto_msgTypes[16]
+	mi := &file_writ_v1_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1704,7 @@ func (x *Reader) String() string {
 func (*Reader) ProtoMessage() {}
 
 func (x *Reader) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[16]
+	mi := &file_writ_v1_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1717,7 @@ func (x *Reader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reader.ProtoReflect.Descriptor instead.
 func (*Reader) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{16}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reader) GetSpiffeId() string {
@@ -1531,7 +1753,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_writ_v1_config_proto_msgTypes[17]
+	mi := &file_writ_v1_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1765,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_config_proto_msgTypes[17]
+	mi := &file_writ_v1_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1778,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_writ_v1_config_proto_rawDescGZIP(), []int{17}
+	return file_writ_v1_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AgentKey) GetPublicKey() string {
@@ -1570,7 +1792,7 @@ var File_writ_v1_config_proto protoreflect.FileDescriptor
 
 const file_writ_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\xdf\x05\n" +
+	"\x14writ/v1/config.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15writ/v1/options.proto\x1a\x15writ/v1/webhook.proto\"\x97\x06\n" +
 	"\vAgentConfig\x12%\n" +
 	"\bdata_dir\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\adataDir\x12)\n" +
@@ -1590,7 +1812,23 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	" \x03(\v2\x17.writ.v1.ApproverConfigB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\tapprovers\x12A\n" +
 	"\x10approval_webhook\x18\v \x01(\v2\x16.writ.v1.WebhookConfigR\x0fapprovalWebhook\x12;\n" +
 	"\ralert_webhook\x18\x14 \x01(\v2\x16.writ.v1.WebhookConfigR\falertWebhook\x128\n" +
-	"\x13originals_keys_file\x18\x15 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11originalsKeysFile\"\x93\x03\n" +
+	"\x13originals_keys_file\x18\x15 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x11originalsKeysFile\x126\n" +
+	"\ttelemetry\x18( \x01(\v2\x18.writ.v1.TelemetryConfigR\ttelemetry\":\n" +
+	"\x0fTelemetryConfig\x12'\n" +
+	"\x04otlp\x18\x01 \x01(\v2\x13.writ.v1.OtlpConfigR\x04otlp\"\xd4\x03\n" +
+	"\n" +
+	"OtlpConfig\x12&\n" +
+	"\bendpoint\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x03\x18\xff\x01R\bendpoint\x12;\n" +
+	"\bprotocol\x18\x02 \x01(\x0e2\x15.writ.v1.OtlpProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12$\n" +
+	"\x03tls\x18\x03 \x01(\v2\x12.writ.v1.ClientTlsR\x03tls\x12+\n" +
+	"\fheaders_file\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\vheadersFile\x12D\n" +
+	"\vpath_prefix\x18\x05 \x01(\tB#\xbaH \xd8\x01\x01r\x1b\x18\x80\x022\x16^(/[A-Za-z0-9._~-]+)+$R\n" +
+	"pathPrefix\x12?\n" +
+	"\fsample_ratio\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\vsampleRatio\x88\x01\x01\x12U\n" +
+	"\x10metrics_interval\x18\a \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\x0fmetricsInterval\x12\x1f\n" +
+	"\x05queue\x18\b \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05queueB\x0f\n" +
+	"\r_sample_ratio\"\x93\x03\n" +
 	"\x0eApproverConfig\x12 \n" +
 	"\x06tenant\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06tenant\x12+\n" +
 	"\x05roles\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\x80\x01R\x05roles\x12)\n" +
@@ -1727,7 +1965,11 @@ const file_writ_v1_config_proto_rawDesc = "" +
 	"\bAgentKey\x12)\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey*\\\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\tpublicKey*]\n" +
+	"\fOtlpProtocol\x12\x1d\n" +
+	"\x19OTLP_PROTOCOL_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12OTLP_PROTOCOL_GRPC\x10\x01\x12\x16\n" +
+	"\x12OTLP_PROTOCOL_HTTP\x10\x02*\\\n" +
 	"\n" +
 	"ReaderRole\x12\x1b\n" +
 	"\x17READER_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1746,67 +1988,75 @@ func file_writ_v1_config_proto_rawDescGZIP() []byte {
 	return file_writ_v1_config_proto_rawDescData
 }
 
-var file_writ_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_writ_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_writ_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_writ_v1_config_proto_goTypes = []any{
-	(ReaderRole)(0),             // 0: writ.v1.ReaderRole
-	(*AgentConfig)(nil),         // 1: writ.v1.AgentConfig
-	(*ApproverConfig)(nil),      // 2: writ.v1.ApproverConfig
-	(*AgentListeners)(nil),      // 3: writ.v1.AgentListeners
-	(*ServerTls)(nil),           // 4: writ.v1.ServerTls
-	(*ClientTls)(nil),           // 5: writ.v1.ClientTls
-	(*IdentityConfig)(nil),      // 6: writ.v1.IdentityConfig
-	(*JwtConfig)(nil),           // 7: writ.v1.JwtConfig
-	(*WorkloadConfig)(nil),      // 8: writ.v1.WorkloadConfig
-	(*TrustedHeaders)(nil),      // 9: writ.v1.TrustedHeaders
-	(*LedgerConfig)(nil),        // 10: writ.v1.LedgerConfig
-	(*CollectorConnection)(nil), // 11: writ.v1.CollectorConnection
-	(*AgentLimits)(nil),         // 12: writ.v1.AgentLimits
-	(*EnvoyConfig)(nil),         // 13: writ.v1.EnvoyConfig
-	(*CollectorConfig)(nil),     // 14: writ.v1.CollectorConfig
-	(*Operator)(nil),            // 15: writ.v1.Operator
-	(*HeadLog)(nil),             // 16: writ.v1.HeadLog
-	(*Reader)(nil),              // 17: writ.v1.Reader
-	(*AgentKey)(nil),            // 18: writ.v1.AgentKey
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
-	(*WebhookConfig)(nil),       // 20: writ.v1.WebhookConfig
-	(Durability)(0),             // 21: writ.v1.Durability
+	(OtlpProtocol)(0),           // 0: writ.v1.OtlpProtocol
+	(ReaderRole)(0),             // 1: writ.v1.ReaderRole
+	(*AgentConfig)(nil),         // 2: writ.v1.AgentConfig
+	(*TelemetryConfig)(nil),     // 3: writ.v1.TelemetryConfig
+	(*OtlpConfig)(nil),          // 4: writ.v1.OtlpConfig
+	(*ApproverConfig)(nil),      // 5: writ.v1.ApproverConfig
+	(*AgentListeners)(nil),      // 6: writ.v1.AgentListeners
+	(*ServerTls)(nil),           // 7: writ.v1.ServerTls
+	(*ClientTls)(nil),           // 8: writ.v1.ClientTls
+	(*IdentityConfig)(nil),      // 9: writ.v1.IdentityConfig
+	(*JwtConfig)(nil),           // 10: writ.v1.JwtConfig
+	(*WorkloadConfig)(nil),      // 11: writ.v1.WorkloadConfig
+	(*TrustedHeaders)(nil),      // 12: writ.v1.TrustedHeaders
+	(*LedgerConfig)(nil),        // 13: writ.v1.LedgerConfig
+	(*CollectorConnection)(nil), // 14: writ.v1.CollectorConnection
+	(*AgentLimits)(nil),         // 15: writ.v1.AgentLimits
+	(*EnvoyConfig)(nil),         // 16: writ.v1.EnvoyConfig
+	(*CollectorConfig)(nil),     // 17: writ.v1.CollectorConfig
+	(*Operator)(nil),            // 18: writ.v1.Operator
+	(*HeadLog)(nil),             // 19: writ.v1.HeadLog
+	(*Reader)(nil),              // 20: writ.v1.Reader
+	(*AgentKey)(nil),            // 21: writ.v1.AgentKey
+	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(*WebhookConfig)(nil),       // 23: writ.v1.WebhookConfig
+	(Durability)(0),             // 24: writ.v1.Durability
 }
 var file_writ_v1_config_proto_depIdxs = []int32{
-	3,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
-	6,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
-	10, // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
-	11, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
-	12, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
-	13, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
-	19, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
-	2,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
-	20, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
-	20, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
-	4,  // 10: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
-	7,  // 11: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
-	8,  // 12: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
-	9,  // 13: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
-	21, // 14: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
-	19, // 15: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
-	5,  // 16: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
-	19, // 17: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
-	4,  // 18: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
-	19, // 19: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
-	4,  // 20: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
-	18, // 21: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
-	17, // 22: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
-	15, // 23: writ.v1.CollectorConfig.operators:type_name -> writ.v1.Operator
-	16, // 24: writ.v1.CollectorConfig.head_log:type_name -> writ.v1.HeadLog
-	19, // 25: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
-	20, // 26: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
-	19, // 27: writ.v1.HeadLog.checkpoint_interval:type_name -> google.protobuf.Duration
-	0,  // 28: writ.v1.Reader.roles:type_name -> writ.v1.ReaderRole
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	6,  // 0: writ.v1.AgentConfig.listeners:type_name -> writ.v1.AgentListeners
+	9,  // 1: writ.v1.AgentConfig.identity:type_name -> writ.v1.IdentityConfig
+	13, // 2: writ.v1.AgentConfig.ledger:type_name -> writ.v1.LedgerConfig
+	14, // 3: writ.v1.AgentConfig.collector:type_name -> writ.v1.CollectorConnection
+	15, // 4: writ.v1.AgentConfig.limits:type_name -> writ.v1.AgentLimits
+	16, // 5: writ.v1.AgentConfig.envoy:type_name -> writ.v1.EnvoyConfig
+	22, // 6: writ.v1.AgentConfig.drain_delay:type_name -> google.protobuf.Duration
+	5,  // 7: writ.v1.AgentConfig.approvers:type_name -> writ.v1.ApproverConfig
+	23, // 8: writ.v1.AgentConfig.approval_webhook:type_name -> writ.v1.WebhookConfig
+	23, // 9: writ.v1.AgentConfig.alert_webhook:type_name -> writ.v1.WebhookConfig
+	3,  // 10: writ.v1.AgentConfig.telemetry:type_name -> writ.v1.TelemetryConfig
+	4,  // 11: writ.v1.TelemetryConfig.otlp:type_name -> writ.v1.OtlpConfig
+	0,  // 12: writ.v1.OtlpConfig.protocol:type_name -> writ.v1.OtlpProtocol
+	8,  // 13: writ.v1.OtlpConfig.tls:type_name -> writ.v1.ClientTls
+	22, // 14: writ.v1.OtlpConfig.metrics_interval:type_name -> google.protobuf.Duration
+	7,  // 15: writ.v1.AgentListeners.planner_tls:type_name -> writ.v1.ServerTls
+	10, // 16: writ.v1.IdentityConfig.jwt:type_name -> writ.v1.JwtConfig
+	11, // 17: writ.v1.IdentityConfig.workloads:type_name -> writ.v1.WorkloadConfig
+	12, // 18: writ.v1.IdentityConfig.trusted_headers:type_name -> writ.v1.TrustedHeaders
+	24, // 19: writ.v1.LedgerConfig.durability:type_name -> writ.v1.Durability
+	22, // 20: writ.v1.LedgerConfig.heartbeat:type_name -> google.protobuf.Duration
+	8,  // 21: writ.v1.CollectorConnection.tls:type_name -> writ.v1.ClientTls
+	22, // 22: writ.v1.CollectorConnection.acknowledge_timeout:type_name -> google.protobuf.Duration
+	7,  // 23: writ.v1.EnvoyConfig.tls:type_name -> writ.v1.ServerTls
+	22, // 24: writ.v1.EnvoyConfig.agent_timeout:type_name -> google.protobuf.Duration
+	7,  // 25: writ.v1.CollectorConfig.tls:type_name -> writ.v1.ServerTls
+	21, // 26: writ.v1.CollectorConfig.agents:type_name -> writ.v1.AgentKey
+	20, // 27: writ.v1.CollectorConfig.readers:type_name -> writ.v1.Reader
+	18, // 28: writ.v1.CollectorConfig.operators:type_name -> writ.v1.Operator
+	19, // 29: writ.v1.CollectorConfig.head_log:type_name -> writ.v1.HeadLog
+	22, // 30: writ.v1.CollectorConfig.silence:type_name -> google.protobuf.Duration
+	23, // 31: writ.v1.CollectorConfig.finding_webhook:type_name -> writ.v1.WebhookConfig
+	22, // 32: writ.v1.HeadLog.checkpoint_interval:type_name -> google.protobuf.Duration
+	1,  // 33: writ.v1.Reader.roles:type_name -> writ.v1.ReaderRole
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_config_proto_init() }
@@ -1816,14 +2066,15 @@ func file_writ_v1_config_proto_init() {
 	}
 	file_writ_v1_options_proto_init()
 	file_writ_v1_webhook_proto_init()
-	file_writ_v1_config_proto_msgTypes[7].OneofWrappers = []any{}
+	file_writ_v1_config_proto_msgTypes[2].OneofWrappers = []any{}
+	file_writ_v1_config_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_config_proto_rawDesc), len(file_writ_v1_config_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

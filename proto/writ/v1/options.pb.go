@@ -664,7 +664,10 @@ type CommandExecutor struct {
 	// Limits of one execution.
 	Limits *CommandLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The least sandbox tier under which the tool may run. Default: SANDBOX_TIER_T1.
-	SandboxTier   SandboxTier `protobuf:"varint,6,opt,name=sandbox_tier,json=sandboxTier,proto3,enum=writ.v1.SandboxTier" json:"sandbox_tier,omitempty"`
+	SandboxTier SandboxTier `protobuf:"varint,6,opt,name=sandbox_tier,json=sandboxTier,proto3,enum=writ.v1.SandboxTier" json:"sandbox_tier,omitempty"`
+	// The program finds the call's W3C trace context in its environment, as TRACEPARENT.
+	// Absent: its environment is the same at every call.
+	TraceContext  bool `protobuf:"varint,10,opt,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -739,6 +742,13 @@ func (x *CommandExecutor) GetSandboxTier() SandboxTier {
 		return x.SandboxTier
 	}
 	return SandboxTier_SANDBOX_TIER_UNSPECIFIED
+}
+
+func (x *CommandExecutor) GetTraceContext() bool {
+	if x != nil {
+		return x.TraceContext
+	}
+	return false
 }
 
 // CommandLimits bounds one execution of a program with all processes it starts.
@@ -1111,7 +1121,7 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\x04cost\x18\x14 \x01(\v2\x11.writ.v1.ToolCostR\x04cost\x12:\n" +
 	"\toriginals\x18\x15 \x01(\x0e2\x12.writ.v1.OriginalsB\b\xbaH\x05\x82\x01\x02\x10\x01R\toriginalsB\n" +
 	"\n" +
-	"\bexecutor\"\xad\x02\n" +
+	"\bexecutor\"\xd2\x02\n" +
 	"\x0fCommandExecutor\x12\x1e\n" +
 	"\x04path\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80 R\x04path\x12$\n" +
@@ -1120,7 +1130,9 @@ const file_writ_v1_options_proto_rawDesc = "" +
 	"\x06sha256\x18\x03 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x102\x0e^[0-9a-f]{64}$R\x06sha256\x12/\n" +
 	"\tread_only\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10@\"\br\x06\x18\x80 :\x01/R\breadOnly\x12.\n" +
 	"\x06limits\x18\x05 \x01(\v2\x16.writ.v1.CommandLimitsR\x06limits\x12A\n" +
-	"\fsandbox_tier\x18\x06 \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\xa8\x02\n" +
+	"\fsandbox_tier\x18\x06 \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\x12#\n" +
+	"\rtrace_context\x18\n" +
+	" \x01(\bR\ftraceContext\"\xa8\x02\n" +
 	"\rCommandLimits\x12:\n" +
 	"\x03cpu\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x03cpu\x12/\n" +
