@@ -103,6 +103,7 @@ tenant under a legal hold is passed over, and it is said so.`,
 				case t.Held:
 					fmt.Fprintf(cmd.ErrOrStderr(), "writ: note: the tenant %q is under a legal hold: its keys before %s are kept\n", t.Tenant, before)
 				default:
+					before = min(before, t.Last.Add(1))
 					act := &keyAct{tenant: t.Tenant, by: *by, why: fmt.Sprintf("retention of %d days", *t.Window)}
 					if err := shred(cmd, v, act, before); err != nil {
 						return err

@@ -82,7 +82,7 @@ func (s *sealing) days(from originals.Day) int {
 	return fewest
 }
 
-// tendOriginals takes new keys until ctx is done.
+// tendOriginals takes new keys, and drops data keys that are too old, until ctx is done.
 func (p *parts) tendOriginals(ctx context.Context) {
 	if p.sealing == nil {
 		return
@@ -95,6 +95,7 @@ func (p *parts) tendOriginals(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		p.sealing.sealer.Forget(time.Now())
 		switch changed, err := p.sealing.read(); {
 		case err != nil:
 			p.log.ErrorContext(ctx, "the keys to seal originals to were not read; those of before stay", "error", err)

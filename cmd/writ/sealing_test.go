@@ -276,14 +276,16 @@ func TestSweepShredsWhatIsOlderThanItsTenantsWindow(t *testing.T) {
 	for _, tenant := range []string{"acme", "held", "kept", "lifted", ""} {
 		do("make", "--tenant", tenant, "--from", string(today.Add(-5)), "--days", "7")
 	}
-	for _, tenant := range []string{"acme", "held", "lifted", ""} {
+	// All its keys are older.
+	do("make", "--tenant", "old", "--from", string(today.Add(-9)), "--days", "2")
+	for _, tenant := range []string{"acme", "held", "lifted", "old", ""} {
 		do("retain", "--tenant", tenant, "--days", "2")
 	}
 	do("hold", "--tenant", "held")
 	do("retain", "--tenant", "lifted", "--for-ever")
 	// Midnight may pass between two commands.
 	before := string(today.Add(-2))
-	want := fmt.Sprintf("shredded  the keys of \"\" before %[1]s: 3\nshredded  the keys of \"acme\" before %[1]s: 3\n", before)
+	want := fmt.Sprintf("shredded  the keys of \"\" before %[1]s: 3\nshredded  the keys of \"acme\" before %[1]s: 3\nshredded  the keys of \"old\" before %[2]s: 2\n", before, today.Add(-7))
 	out, said := do("sweep")
 	if today != originals.DayOf(time.Now()) {
 		return // another day has begun
@@ -296,14 +298,14 @@ func TestSweepShredsWhatIsOlderThanItsTenantsWindow(t *testing.T) {
 	}
 	var list []keysOf
 	out, _ = do("list", "-o", "json")
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 5 {
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 6 {
 		t.Fatalf("%s, %v", out, err)
 	}
 	left := make(map[string]int)
 	for _, of := range list {
 		left[of.Tenant] = of.Keys
 	}
-	if diff := cmp.Diff(map[string]int{"": 4, "acme": 4, "held": 7, "kept": 7, "lifted": 7}, left); diff != "" {
+	if diff := cmp.Diff(map[string]int{"": 4, "acme": 4, "held": 7, "kept": 7, "lifted": 7, "old": 0}, left); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 }

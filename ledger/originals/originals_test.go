@@ -331,6 +331,14 @@ func TestTheDataKeyIsAnotherAfterAnHourAndOnAnotherDay(t *testing.T) {
 	if wrapped(noon.Add(12*time.Hour)) == second {
 		t.Error("on the next day it is the same")
 	}
+	b.sealer.Forget(noon.Add(13 * time.Hour))
+	if b.sealer.Held() != 1 {
+		t.Error("within the hour it is forgotten")
+	}
+	b.sealer.Forget(noon.Add(13*time.Hour + time.Second))
+	if b.sealer.Held() != 0 {
+		t.Error("after the hour it is not forgotten")
+	}
 }
 
 func TestAnyValuesComeBackAsTheyWere(t *testing.T) {

@@ -99,6 +99,28 @@ func (s *Sealer) Seal(tenant string, decision []byte, at time.Time, values []led
 	return sealed, committed, nil
 }
 
+// Forget drops the data keys that are too old to be used. Whoever keeps the time calls it
+// now and then, so that one of a tenant that makes no calls does not stay.
+func (s *Sealer) Forget(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tenant, key := range s.data {
+		if key.stale(at) {
+			delete(s.data, tenant)
+		}
+	}
+}
+
+// stale says whether the key is too old to be used.
+func (k *dataKey) stale(at time.Time) bool { return at.Sub(k.since).Abs() > dataKeyAge }
+
+// Held is how many data keys are in use.
+func (s *Sealer) Held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.data)
+}
+
 // commit returns the text that is sealed, and the values with the commitments under its salt.
 func (s *Sealer) commit(values []ledger.Sensitive) (*writv1.OriginalsText, []ledger.Sensitive, error) {
 	text := &writv1.OriginalsText{Salt: make([]byte, saltBytes)}
@@ -130,7 +152,7 @@ func (s *Sealer) dataKey(tenant string, at time.Time) (*dataKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := s.data[tenant]
-	if key == nil || key.of != public || key.uses >= dataKeyUses || at.Sub(key.since).Abs() > dataKeyAge {
+	if key == nil || key.of != public || key.uses >= dataKeyUses || key.stale(at) {
 		var err error
 		if key, err = newDataKey(public, at); err != nil {
 			return nil, err

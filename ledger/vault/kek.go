@@ -16,10 +16,12 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/originals"
 )
 
@@ -66,7 +68,7 @@ func MakeFileKek(path string) error {
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return fmt.Errorf("write the key encryption key: %w", err)
 	}
-	return nil
+	return (ledger.OS{}).SyncDir(filepath.Dir(path))
 }
 
 // ReadFileKek reads a key encryption key. One that others may read is refused.

@@ -121,24 +121,16 @@ func (v *Vault) record(ctx context.Context, body *writv1.KeyRecord) error {
 }
 
 // Shred destroys the keys of a tenant's days before a day, and returns how many there
-// were. It is recorded first: what was begun is finished when the vault is opened again.
+// were. It is recorded first: what was begun is finished when the vault is opened again. A
+// day after that of the last key is refused: the days up to it could get no keys any more.
 func (v *Vault) Shred(ctx context.Context, tenant string, before originals.Day, by, why string) (int, error) {
 	v.mu.Lock()
-	if v.tenants[tenant] == nil {
+	count, err := v.shreddable(tenant, before)
+	if err != nil {
 		v.mu.Unlock()
-		return 0, fmt.Errorf("%w: there are no keys of the tenant %q", ErrInvalid, tenant)
+		return 0, err
 	}
-	if v.tenants[tenant].held {
-		v.mu.Unlock()
-		return 0, ErrHeld
-	}
-	count := 0
-	for day := range v.days[tenant] {
-		if day < before && day >= v.tenants[tenant].before {
-			count++
-		}
-	}
-	err := v.record(ctx, &writv1.KeyRecord{
+	err = v.record(ctx, &writv1.KeyRecord{
 		Act: writv1.KeyAct_KEY_ACT_SHREDDED, Tenant: tenant, Before: string(before), By: by, Why: why,
 		Shredded: uint32(count), //nolint:gosec // not negative
 	})
@@ -147,6 +139,27 @@ func (v *Vault) Shred(ctx context.Context, tenant string, before originals.Day, 
 		return 0, err
 	}
 	return count, v.destroy()
+}
+
+// shreddable is how many keys a tenant has of the days before a day, or why they are not
+// shredded. The caller holds mu.
+func (v *Vault) shreddable(tenant string, before originals.Day) (int, error) {
+	count, last := 0, originals.Day("")
+	for day := range v.days[tenant] {
+		last = max(last, day)
+		if day < before && day >= v.tenants[tenant].before {
+			count++
+		}
+	}
+	switch {
+	case last == "":
+		return 0, fmt.Errorf("%w: there are no keys of the tenant %q", ErrInvalid, tenant)
+	case v.tenants[tenant].held:
+		return 0, ErrHeld
+	case before > last.Add(1):
+		return 0, fmt.Errorf("%w: the last key is of %s: shred the days before %s at most", ErrInvalid, last, last.Add(1))
+	}
+	return count, nil
 }
 
 // destroy deletes the files of the keys that were shredded.

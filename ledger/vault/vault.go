@@ -76,6 +76,9 @@ func Open(dir string, kek Wrapper) (*Vault, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "keys"), 0o700); err != nil {
 		return nil, fmt.Errorf("make the vault: %w", err)
 	}
+	if err := (ledger.OS{}).SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("make the vault: %w", err)
+	}
 	v := newVault(dir, kek)
 	l, recovery, err := ledger.Open(ledger.Options{Dir: filepath.Join(dir, "ledger"), Origin: origin, OnRecord: v.fold})
 	if err != nil {

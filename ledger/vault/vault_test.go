@@ -308,6 +308,9 @@ func TestAVaultRefusesWhatItCannotDo(t *testing.T) {
 	if _, err := v.Shred(t.Context(), "acne", "2026-11-28", "ann", ""); !errors.Is(err, vault.ErrInvalid) {
 		t.Errorf("a tenant that is not there is shredded: %v", err)
 	}
+	if n, err := v.Shred(t.Context(), "acme", "2026-12-01", "ann", ""); !errors.Is(err, vault.ErrInvalid) {
+		t.Errorf("days that have no keys yet are shredded: %d, %v", n, err)
+	}
 	if _, err := vault.Open(dir, kek); !errors.Is(err, ledger.ErrLocked) {
 		t.Errorf("a second process: %v", err)
 	}
