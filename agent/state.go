@@ -14,6 +14,7 @@ import (
 	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/drift"
+	"github.com/writ-dev/writ/state/leases"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/state/stops"
 	"github.com/writ-dev/writ/state/workflows"
@@ -32,6 +33,10 @@ type State struct {
 	workflows  *workflows.Machine
 	approvals  *approvals.Machine
 	stops      *stops.Machine
+	leases     *leases.Shares
+	// boot is the boot of the newest start, ended that an end came after it.
+	boot  string
+	ended bool
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// origin, size and root are of the snapshot that the state began with, if any.
@@ -42,7 +47,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New(), stops: stops.New(policy.Selects)}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New(), stops: stops.New(policy.Selects), leases: leases.NewShares()}
 }
 
 // Fold applies one record of the ledger. Records MUST come in the order of the
@@ -119,6 +124,23 @@ func (s *State) Fold(record *writv1.Record) error {
 			return fmt.Errorf("fold stop record %d: %w", record.GetIndex(), err)
 		}
 		return s.stop(&body)
+	case writv1.RecordKind_RECORD_KIND_LEASE:
+		var body writv1.LeaseRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold lease record %d: %w", record.GetIndex(), err)
+		}
+		s.lease(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_START:
+		var body writv1.StartRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold start record %d: %w", record.GetIndex(), err)
+		}
+		s.started(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_END:
+		s.closed()
+		return nil
 	default:
 		return nil
 	}
@@ -232,7 +254,7 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump() + s.stops.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump() + s.stops.Dump() + s.leases.Dump()
 }
 
 // approvalsKeptFor is how long approvals can be looked at after they ended.
@@ -246,6 +268,7 @@ func (s *State) forget(now time.Time) {
 	s.workflows.Forget(now)
 	s.approvals.Forget(now.Add(-approvalsKeptFor))
 	s.stops.Forget(now)
+	s.leases.Forget(now)
 }
 
 // reserves returns what a decision's effects reserve.
@@ -263,5 +286,5 @@ func reserves(decision *writv1.Decision) []*writv1.Reserve {
 func (s *State) Standings(bundle *policy.Bundle, now time.Time) []*writv1.BudgetStanding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bundle.Standings(&s.budgets, now)
+	return bundle.Standings(&s.budgets, s.leases, now)
 }

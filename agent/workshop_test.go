@@ -109,6 +109,8 @@ type workshopOptions struct {
 	// files are further files of the bundle.
 	files     map[string]string
 	approvers []agent.Approver
+	// leased says that the test gives slices of shared budgets.
+	leased bool
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -159,7 +161,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
-		Alert: options.alert,
+		Alert: options.alert, Leased: options.leased,
 		Log:   slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {

@@ -132,6 +132,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.AlertRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_STOP:
 		return (*writv1.StopOrder)(nil)
+	case writv1.RecordKind_RECORD_KIND_LEASE:
+		return (*writv1.LeaseRecord)(nil)
 	default:
 		return nil
 	}

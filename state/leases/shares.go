@@ -293,10 +293,10 @@ func (s *Shares) Asked(ask *writv1.LeaseAsk) {
 	}
 }
 
-// Unasked notes that an ask was not recorded: it was never made. The next one is another.
+// Unasked notes that an ask was not recorded. The next one is made some seconds later.
 func (s *Shares) Unasked(ask *writv1.LeaseAsk) {
 	if h := s.held[idOf(ask)]; h != nil && h.ask.GetSeq() == ask.GetSeq() {
-		h.pending, h.hungry = false, h.hungry || ask.GetWant() > 0
+		h.hungry = h.hungry || ask.GetWant() > 0
 	}
 }
 

@@ -868,7 +868,10 @@ type Balance struct {
 	Taken int64 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
 	// When a rolling window has room for the call, if nothing else is taken. Absent: now,
 	// or the window does not roll.
-	RoomTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=room_time,json=roomTime,proto3" json:"room_time,omitempty"`
+	RoomTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=room_time,json=roomTime,proto3" json:"room_time,omitempty"`
+	// The agent's slice of a shared budget; window_start is then that of its window. Absent:
+	// the agent has none, or the budget is not shared.
+	Lease         *LeaseFact `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -945,6 +948,77 @@ func (x *Balance) GetRoomTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Balance) GetLease() *LeaseFact {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// LeaseFact is what a decision read of the agent's slice of a shared budget.
+type LeaseFact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most that the agent may take in the window.
+	Cap int64 `protobuf:"varint,1,opt,name=cap,proto3" json:"cap,omitempty"`
+	// When the window ends, by the collector's clock.
+	WindowEnd *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	// The collector had no more to give when it was asked last.
+	Exhausted     bool `protobuf:"varint,3,opt,name=exhausted,proto3" json:"exhausted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseFact) Reset() {
+	*x = LeaseFact{}
+	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseFact) ProtoMessage() {}
+
+func (x *LeaseFact) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseFact.ProtoReflect.Descriptor instead.
+func (*LeaseFact) Descriptor() ([]byte, []int) {
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LeaseFact) GetCap() int64 {
+	if x != nil {
+		return x.Cap
+	}
+	return 0
+}
+
+func (x *LeaseFact) GetWindowEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WindowEnd
+	}
+	return nil
+}
+
+func (x *LeaseFact) GetExhausted() bool {
+	if x != nil {
+		return x.Exhausted
+	}
+	return false
+}
+
 // Pin is what is known of the definition that an MCP server lists for a tool.
 type Pin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +1032,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1044,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_decision_proto_msgTypes[8]
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1057,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pin) GetState() PinState {
@@ -1059,7 +1133,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\asession\x18\x04 \x01(\v2\x17.writ.v1.SessionSummaryR\asession\x12;\n" +
 	"\x06values\x18\x05 \x03(\v2\x18.writ.v1.ValueProvenanceB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06values\x121\n" +
 	"\bapproval\x18\x06 \x01(\v2\x15.writ.v1.ApprovalFactR\bapproval\x121\n" +
-	"\x05stops\x18\a \x03(\v2\x11.writ.v1.StopFactB\b\xbaH\x05\x92\x01\x02\x10\bR\x05stops\"\xa5\x02\n" +
+	"\x05stops\x18\a \x03(\v2\x11.writ.v1.StopFactB\b\xbaH\x05\x92\x01\x02\x10\bR\x05stops\"\xcf\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1068,7 +1142,13 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12=\n" +
 	"\fwindow_start\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vwindowStart\x12\x1d\n" +
 	"\x05taken\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05taken\x127\n" +
-	"\troom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\broomTime\"l\n" +
+	"\troom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\broomTime\x12(\n" +
+	"\x05lease\x18\a \x01(\v2\x12.writ.v1.LeaseFactR\x05lease\"\x87\x01\n" +
+	"\tLeaseFact\x12\x19\n" +
+	"\x03cap\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x03cap\x12A\n" +
+	"\n" +
+	"window_end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\twindowEnd\x12\x1c\n" +
+	"\texhausted\x18\x03 \x01(\bR\texhausted\"l\n" +
 	"\x03Pin\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x11.writ.v1.PinStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x120\n" +
@@ -1104,7 +1184,7 @@ func file_writ_v1_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_writ_v1_decision_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: writ.v1.Verdict
 	(CheckOutcome)(0),             // 1: writ.v1.CheckOutcome
@@ -1117,58 +1197,61 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(*Reserve)(nil),               // 8: writ.v1.Reserve
 	(*Facts)(nil),                 // 9: writ.v1.Facts
 	(*Balance)(nil),               // 10: writ.v1.Balance
-	(*Pin)(nil),                   // 11: writ.v1.Pin
-	(Reason)(0),                   // 12: writ.v1.Reason
-	(*RiskAssessment)(nil),        // 13: writ.v1.RiskAssessment
-	(*BudgetRoom)(nil),            // 14: writ.v1.BudgetRoom
-	(Sensitivity)(0),              // 15: writ.v1.Sensitivity
-	(*KeptField)(nil),             // 16: writ.v1.KeptField
-	(*Advance)(nil),               // 17: writ.v1.Advance
-	(*ConsumeApproval)(nil),       // 18: writ.v1.ConsumeApproval
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(Dimension)(0),                // 20: writ.v1.Dimension
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*SessionSummary)(nil),        // 22: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 23: writ.v1.ValueProvenance
-	(*ApprovalFact)(nil),          // 24: writ.v1.ApprovalFact
-	(*StopFact)(nil),              // 25: writ.v1.StopFact
+	(*LeaseFact)(nil),             // 11: writ.v1.LeaseFact
+	(*Pin)(nil),                   // 12: writ.v1.Pin
+	(Reason)(0),                   // 13: writ.v1.Reason
+	(*RiskAssessment)(nil),        // 14: writ.v1.RiskAssessment
+	(*BudgetRoom)(nil),            // 15: writ.v1.BudgetRoom
+	(Sensitivity)(0),              // 16: writ.v1.Sensitivity
+	(*KeptField)(nil),             // 17: writ.v1.KeptField
+	(*Advance)(nil),               // 18: writ.v1.Advance
+	(*ConsumeApproval)(nil),       // 19: writ.v1.ConsumeApproval
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(Dimension)(0),                // 21: writ.v1.Dimension
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*SessionSummary)(nil),        // 23: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 24: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 25: writ.v1.ApprovalFact
+	(*StopFact)(nil),              // 26: writ.v1.StopFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
-	12, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
+	13, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
 	4,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
 	5,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
 	7,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
-	13, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
+	14, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
 	1,  // 6: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
-	12, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
-	14, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
+	13, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
+	15, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
 	6,  // 9: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
-	15, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
+	16, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
 	8,  // 11: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	16, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	17, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	18, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
-	19, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	20, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	21, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
-	19, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	17, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	18, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	19, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	20, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	21, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	22, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
+	20, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
 	10, // 20: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	11, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	22, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	23, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	24, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	25, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
-	20, // 26: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	19, // 27: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	19, // 28: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
-	2,  // 29: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	12, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	23, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	24, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	25, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	26, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
+	21, // 26: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	20, // 27: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	20, // 28: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	11, // 29: writ.v1.Balance.lease:type_name -> writ.v1.LeaseFact
+	20, // 30: writ.v1.LeaseFact.window_end:type_name -> google.protobuf.Timestamp
+	2,  // 31: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1199,7 +1282,7 @@ func file_writ_v1_decision_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_decision_proto_rawDesc), len(file_writ_v1_decision_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

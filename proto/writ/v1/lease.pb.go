@@ -26,63 +26,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// LeaseReport is when the collector hears of what an agent takes from a slice, and so
-// what becomes of the slice of an agent that is gone.
-type LeaseReport int32
-
-const (
-	// Taken as LEASE_REPORT_LATER.
-	LeaseReport_LEASE_REPORT_UNSPECIFIED LeaseReport = 0
-	// No call waits. What an agent that says nothing more held counts as taken, until its
-	// ledger tells otherwise or the window ends.
-	LeaseReport_LEASE_REPORT_LATER LeaseReport = 1
-	// A call that draws is answered once the collector has its record, as with
-	// DURABILITY_REMOTE. What an agent that says nothing more has not taken comes back
-	// when its slice has lapsed.
-	LeaseReport_LEASE_REPORT_FIRST LeaseReport = 2
-)
-
-// Enum value maps for LeaseReport.
-var (
-	LeaseReport_name = map[int32]string{
-		0: "LEASE_REPORT_UNSPECIFIED",
-		1: "LEASE_REPORT_LATER",
-		2: "LEASE_REPORT_FIRST",
-	}
-	LeaseReport_value = map[string]int32{
-		"LEASE_REPORT_UNSPECIFIED": 0,
-		"LEASE_REPORT_LATER":       1,
-		"LEASE_REPORT_FIRST":       2,
-	}
-)
-
-func (x LeaseReport) Enum() *LeaseReport {
-	p := new(LeaseReport)
-	*p = x
-	return p
-}
-
-func (x LeaseReport) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (LeaseReport) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_lease_proto_enumTypes[0].Descriptor()
-}
-
-func (LeaseReport) Type() protoreflect.EnumType {
-	return &file_writ_v1_lease_proto_enumTypes[0]
-}
-
-func (x LeaseReport) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use LeaseReport.Descriptor instead.
-func (LeaseReport) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{0}
-}
-
 // LeaseAsk is what an agent says of its slice of one balance: how large it is, what was
 // taken of it, and what is wanted beyond that. It stands in the agent's ledger, and so
 // reaches the collector signed, once and in order. The newest holds: an agent takes no
@@ -398,6 +341,94 @@ func (x *LeaseGrant) GetSignature() []byte {
 	return nil
 }
 
+// LeaseRecord is the body of a RECORD_KIND_LEASE: what an agent says and hears of its
+// slices of shared budgets.
+type LeaseRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to What:
+	//
+	//	*LeaseRecord_Ask
+	//	*LeaseRecord_Grant
+	What          isLeaseRecord_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRecord) Reset() {
+	*x = LeaseRecord{}
+	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRecord) ProtoMessage() {}
+
+func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
+func (*LeaseRecord) Descriptor() ([]byte, []int) {
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LeaseRecord) GetWhat() isLeaseRecord_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *LeaseRecord) GetAsk() *LeaseAsk {
+	if x != nil {
+		if x, ok := x.What.(*LeaseRecord_Ask); ok {
+			return x.Ask
+		}
+	}
+	return nil
+}
+
+func (x *LeaseRecord) GetGrant() *LeaseGrant {
+	if x != nil {
+		if x, ok := x.What.(*LeaseRecord_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+type isLeaseRecord_What interface {
+	isLeaseRecord_What()
+}
+
+type LeaseRecord_Ask struct {
+	// The agent asks.
+	Ask *LeaseAsk `protobuf:"bytes,1,opt,name=ask,proto3,oneof"`
+}
+
+type LeaseRecord_Grant struct {
+	// It has taken an answer.
+	Grant *LeaseGrant `protobuf:"bytes,2,opt,name=grant,proto3,oneof"`
+}
+
+func (*LeaseRecord_Ask) isLeaseRecord_What() {}
+
+func (*LeaseRecord_Grant) isLeaseRecord_What() {}
+
 // HeldShare is what a collector holds of one agent's slice of one balance.
 type HeldShare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -418,7 +449,7 @@ type HeldShare struct {
 
 func (x *HeldShare) Reset() {
 	*x = HeldShare{}
-	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	mi := &file_writ_v1_lease_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +461,7 @@ func (x *HeldShare) String() string {
 func (*HeldShare) ProtoMessage() {}
 
 func (x *HeldShare) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[2]
+	mi := &file_writ_v1_lease_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +474,7 @@ func (x *HeldShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldShare.ProtoReflect.Descriptor instead.
 func (*HeldShare) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HeldShare) GetHolder() string {
@@ -508,7 +539,7 @@ type HeldLease struct {
 
 func (x *HeldLease) Reset() {
 	*x = HeldLease{}
-	mi := &file_writ_v1_lease_proto_msgTypes[3]
+	mi := &file_writ_v1_lease_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +551,7 @@ func (x *HeldLease) String() string {
 func (*HeldLease) ProtoMessage() {}
 
 func (x *HeldLease) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_lease_proto_msgTypes[3]
+	mi := &file_writ_v1_lease_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +564,7 @@ func (x *HeldLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldLease.ProtoReflect.Descriptor instead.
 func (*HeldLease) Descriptor() ([]byte, []int) {
-	return file_writ_v1_lease_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_lease_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HeldLease) GetBudget() string {
@@ -642,7 +673,11 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x05lease\x12;\n" +
 	"\x04skew\x18\t \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<2\x00R\x04skew\x12&\n" +
 	"\tsignature\x18\n" +
-	" \x01(\fB\b\xbaH\x05z\x03\x18\x80\x02R\tsignature\"\x86\x02\n" +
+	" \x01(\fB\b\xbaH\x05z\x03\x18\x80\x02R\tsignature\"p\n" +
+	"\vLeaseRecord\x12%\n" +
+	"\x03ask\x18\x01 \x01(\v2\x11.writ.v1.LeaseAskH\x00R\x03ask\x12+\n" +
+	"\x05grant\x18\x02 \x01(\v2\x13.writ.v1.LeaseGrantH\x00R\x05grantB\r\n" +
+	"\x04what\x12\x05\xbaH\x02\b\x01\"\x86\x02\n" +
 	"\tHeldShare\x12\"\n" +
 	"\x06holder\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06holder\x12+\n" +
@@ -663,11 +698,7 @@ const file_writ_v1_lease_proto_rawDesc = "" +
 	"window_end\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\twindowEnd\x12\x19\n" +
 	"\x03cap\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x03cap\x12\x1b\n" +
 	"\x04lost\x18\b \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x04lost\x12\x12\n" +
-	"\x04open\x18\t \x01(\bR\x04open*[\n" +
-	"\vLeaseReport\x12\x1c\n" +
-	"\x18LEASE_REPORT_UNSPECIFIED\x10\x00\x12\x16\n" +
-	"\x12LEASE_REPORT_LATER\x10\x01\x12\x16\n" +
-	"\x12LEASE_REPORT_FIRST\x10\x02B/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
+	"\x04open\x18\t \x01(\bR\x04openB/Z-github.com/writ-dev/writ/proto/writ/v1;writv1b\x06proto3"
 
 var (
 	file_writ_v1_lease_proto_rawDescOnce sync.Once
@@ -681,43 +712,45 @@ func file_writ_v1_lease_proto_rawDescGZIP() []byte {
 	return file_writ_v1_lease_proto_rawDescData
 }
 
-var file_writ_v1_lease_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_writ_v1_lease_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_writ_v1_lease_proto_goTypes = []any{
-	(LeaseReport)(0),              // 0: writ.v1.LeaseReport
-	(*LeaseAsk)(nil),              // 1: writ.v1.LeaseAsk
-	(*LeaseGrant)(nil),            // 2: writ.v1.LeaseGrant
+	(*LeaseAsk)(nil),              // 0: writ.v1.LeaseAsk
+	(*LeaseGrant)(nil),            // 1: writ.v1.LeaseGrant
+	(*LeaseRecord)(nil),           // 2: writ.v1.LeaseRecord
 	(*HeldShare)(nil),             // 3: writ.v1.HeldShare
 	(*HeldLease)(nil),             // 4: writ.v1.HeldLease
 	(Dimension)(0),                // 5: writ.v1.Dimension
 	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 	(*CalendarWindow)(nil),        // 7: writ.v1.CalendarWindow
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(LeaseReport)(0),              // 8: writ.v1.LeaseReport
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_writ_v1_lease_proto_depIdxs = []int32{
 	5,  // 0: writ.v1.LeaseAsk.dimension:type_name -> writ.v1.Dimension
 	6,  // 1: writ.v1.LeaseAsk.window:type_name -> google.protobuf.Duration
 	7,  // 2: writ.v1.LeaseAsk.calendar:type_name -> writ.v1.CalendarWindow
 	6,  // 3: writ.v1.LeaseAsk.lease:type_name -> google.protobuf.Duration
-	0,  // 4: writ.v1.LeaseAsk.report:type_name -> writ.v1.LeaseReport
-	8,  // 5: writ.v1.LeaseAsk.window_start:type_name -> google.protobuf.Timestamp
+	8,  // 4: writ.v1.LeaseAsk.report:type_name -> writ.v1.LeaseReport
+	9,  // 5: writ.v1.LeaseAsk.window_start:type_name -> google.protobuf.Timestamp
 	5,  // 6: writ.v1.LeaseGrant.dimension:type_name -> writ.v1.Dimension
-	8,  // 7: writ.v1.LeaseGrant.window_start:type_name -> google.protobuf.Timestamp
-	8,  // 8: writ.v1.LeaseGrant.window_end:type_name -> google.protobuf.Timestamp
+	9,  // 7: writ.v1.LeaseGrant.window_start:type_name -> google.protobuf.Timestamp
+	9,  // 8: writ.v1.LeaseGrant.window_end:type_name -> google.protobuf.Timestamp
 	6,  // 9: writ.v1.LeaseGrant.lease:type_name -> google.protobuf.Duration
 	6,  // 10: writ.v1.LeaseGrant.skew:type_name -> google.protobuf.Duration
-	1,  // 11: writ.v1.HeldShare.ask:type_name -> writ.v1.LeaseAsk
-	2,  // 12: writ.v1.HeldShare.grant:type_name -> writ.v1.LeaseGrant
-	8,  // 13: writ.v1.HeldShare.lapse_time:type_name -> google.protobuf.Timestamp
-	5,  // 14: writ.v1.HeldLease.dimension:type_name -> writ.v1.Dimension
-	1,  // 15: writ.v1.HeldLease.ask:type_name -> writ.v1.LeaseAsk
-	8,  // 16: writ.v1.HeldLease.window_start:type_name -> google.protobuf.Timestamp
-	8,  // 17: writ.v1.HeldLease.window_end:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	0,  // 11: writ.v1.LeaseRecord.ask:type_name -> writ.v1.LeaseAsk
+	1,  // 12: writ.v1.LeaseRecord.grant:type_name -> writ.v1.LeaseGrant
+	0,  // 13: writ.v1.HeldShare.ask:type_name -> writ.v1.LeaseAsk
+	1,  // 14: writ.v1.HeldShare.grant:type_name -> writ.v1.LeaseGrant
+	9,  // 15: writ.v1.HeldShare.lapse_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: writ.v1.HeldLease.dimension:type_name -> writ.v1.Dimension
+	0,  // 17: writ.v1.HeldLease.ask:type_name -> writ.v1.LeaseAsk
+	9,  // 18: writ.v1.HeldLease.window_start:type_name -> google.protobuf.Timestamp
+	9,  // 19: writ.v1.HeldLease.window_end:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_lease_proto_init() }
@@ -726,20 +759,23 @@ func file_writ_v1_lease_proto_init() {
 		return
 	}
 	file_writ_v1_budget_proto_init()
-	file_writ_v1_lease_proto_msgTypes[2].OneofWrappers = []any{}
+	file_writ_v1_lease_proto_msgTypes[2].OneofWrappers = []any{
+		(*LeaseRecord_Ask)(nil),
+		(*LeaseRecord_Grant)(nil),
+	}
+	file_writ_v1_lease_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_lease_proto_rawDesc), len(file_writ_v1_lease_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      0,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_writ_v1_lease_proto_goTypes,
 		DependencyIndexes: file_writ_v1_lease_proto_depIdxs,
-		EnumInfos:         file_writ_v1_lease_proto_enumTypes,
 		MessageInfos:      file_writ_v1_lease_proto_msgTypes,
 	}.Build()
 	File_writ_v1_lease_proto = out.File
