@@ -44,10 +44,10 @@ type Admission struct {
 	oversize *reasons.Error
 
 	// Written by Admit, read-only afterwards.
-	session    sessions.ID
-	needs      policy.Needs
-	asked      []sessions.Asked
-	facts      *writv1.Facts
+	session sessions.ID
+	needs   policy.Needs
+	asked   []sessions.Asked
+	facts   *writv1.Facts
 	// slices are those of shared budgets that were read.
 	slices     []leases.Slice
 	result     *policy.Result

@@ -360,6 +360,7 @@ func (a *Agent) Close(ctx context.Context) error {
 	a.Drain()
 	a.sweep(a.options.Clock().Add(time.Hour))
 	a.catchUp(ctx)
+	a.giveBack(ctx)
 	a.mu.Lock()
 	open := len(a.open)
 	a.mu.Unlock()

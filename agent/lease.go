@@ -49,6 +49,28 @@ func (a *Agent) askLeases(ctx context.Context) {
 	a.state.mu.Lock()
 	asks := a.state.leases.Due(a.options.Clock(), a.state.taken, status.Size)
 	a.state.mu.Unlock()
+	a.recordAsks(ctx, asks)
+}
+
+// giveBack says that nothing more is drawn on the agent's slices: what is left of them is
+// there for others when the collector has the end of the ledger. Nobody draws any more.
+func (a *Agent) giveBack(ctx context.Context) {
+	from := a.options.Ledger.Status().Size
+	a.state.mu.Lock()
+	a.state.leases.Stop()
+	a.state.mu.Unlock()
+	for {
+		a.state.mu.Lock()
+		asks := a.state.leases.Due(a.options.Clock(), a.state.taken, from)
+		a.state.mu.Unlock()
+		if len(asks) == 0 {
+			return
+		}
+		a.recordAsks(ctx, asks)
+	}
+}
+
+func (a *Agent) recordAsks(ctx context.Context, asks []*writv1.LeaseAsk) {
 	for _, ask := range asks {
 		record := &writv1.LeaseRecord{What: &writv1.LeaseRecord_Ask{Ask: ask}}
 		position, err := a.options.Ledger.Append(ctx, ledger.Entry{

@@ -162,7 +162,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
 		Alert: options.alert, Leased: options.leased,
-		Log:   slog.New(slog.NewTextHandler(w.log, nil)),
+		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -135,6 +135,19 @@ func (i *till) kill() {
 	}
 }
 
+// stop ends it in good order.
+func (i *till) stop() {
+	i.t.Helper()
+	if err := i.process.Process.Signal(os.Interrupt); err != nil {
+		i.t.Fatal(err)
+	}
+	if err := i.process.Wait(); err != nil {
+		i.t.Fatalf("%v\n%s", err, i.said.String())
+	}
+	_ = i.conn.Close()
+	i.process = nil
+}
+
 // call asks for a call of a tool, and returns why it is denied; none is an ALLOW.
 func (i *till) call(tool string) writv1.Reason {
 	i.t.Helper()
@@ -284,6 +297,21 @@ func TestTheSliceOfAKilledAgentComesBackWhenItHasLapsed(t *testing.T) {
 		if gone.call("desk.change") == allowed {
 			t.Error("the killed agent is back and draws on what it had")
 		}
+	}
+}
+
+func TestAnAgentThatStopsGivesItsSliceBack(t *testing.T) {
+	t.Parallel()
+	f := openFleet(t)
+	first, second := f.openTill(), f.openTill()
+	first.calls("desk.look", 2)
+	if leased, taken := first.leased("looks"); taken != 2 || leased <= 2 {
+		t.Fatalf("the first has taken %d of its slice of %d", taken, leased)
+	}
+	first.stop()
+	second.calls("desk.look", 38)
+	if reason := second.call("desk.look"); reason == allowed {
+		t.Error("more than the limit is allowed")
 	}
 }
 

@@ -126,3 +126,57 @@ func TestWhatAnAgentGivesBackIsThereForOthersAtOnce(t *testing.T) {
 		t.Errorf("under the older bundle it may take %d, want what it had", got)
 	}
 }
+
+func TestAnAgentAsksForWhatItsCallsTake(t *testing.T) {
+	t.Parallel()
+	p, s := leases.NewPool(leases.Skew), leases.NewShares()
+	terms := wants(0, later)
+	taken := int64(0)
+	tally := func(*writv1.LeaseAsk, time.Time) int64 { return taken }
+	now := noon
+	// call draws, where there is enough, and what is asked for then is given.
+	call := func(amount int64) (asked []*writv1.LeaseAsk) {
+		slice, _, ok := s.Slice(terms, now)
+		denied := !ok || slice.Cap-taken < amount
+		s.Drew(now, leases.Draw{Terms: terms, Amount: amount, Left: slice.Cap - taken, Denied: denied})
+		if !denied {
+			taken += amount
+		}
+		asked = s.Due(now, tally, 0)
+		for _, ask := range asked {
+			s.Granted(now, given(t, p, now, "here", ask).GetGrant(), tally)
+		}
+		return asked
+	}
+	if asks := call(2); len(asks) != 1 || asks[0].GetNeed() != 2 || asks[0].GetWant() != 8 || taken != 0 {
+		t.Fatalf("a first call asks %v", asks)
+	}
+	if asks := call(2); len(asks) != 0 || taken != 2 {
+		t.Errorf("a call within the slice asks %v, and %d is taken", asks, taken)
+	}
+	call(2)
+	if asks := call(2); len(asks) != 1 || asks[0].GetWant() != 14 {
+		t.Errorf("a slice that is gone in no time is asked for twice as large: %v", asks)
+	}
+	if asks := s.Due(now.Add(6*time.Second), tally, 0); len(asks) != 0 {
+		t.Errorf("a slice that nobody draws on is asked for anew: %v", asks)
+	}
+	now = now.Add(9 * time.Second)
+	asks := s.Due(now, tally, 0)
+	if len(asks) != 1 || asks[0].GetCap() != taken || asks[0].GetWant() != 0 {
+		t.Fatalf("a lease that has ended gives back %v", asks)
+	}
+	s.Granted(now, given(t, p, now, "here", asks[0]).GetGrant(), tally)
+	if asks := s.Due(now.Add(time.Hour), tally, 0); len(asks) != 0 {
+		t.Errorf("what is given back is asked for: %v", asks)
+	}
+	call(2)
+	call(2)
+	s.Stop()
+	if asks := s.Due(now, tally, 0); len(asks) != 1 || asks[0].GetCap() != taken || asks[0].GetWant() != 0 {
+		t.Errorf("an agent that stops gives back %v", asks)
+	}
+	if _, _, ok := s.Slice(terms, now); ok {
+		t.Error("an agent that has stopped draws on")
+	}
+}

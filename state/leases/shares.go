@@ -47,7 +47,10 @@ type Draw struct {
 // ends by whichever of the two clocks says so first.
 type Shares struct {
 	held map[string]*held
-	next uint64
+	// restless are those of held of which an ask may be due: most are looked at often, and
+	// the others not at all.
+	restless map[string]*held
+	next     uint64
 }
 
 // held is one slice.
@@ -81,7 +84,9 @@ type held struct {
 }
 
 // NewShares returns shares of nothing.
-func NewShares() *Shares { return &Shares{held: make(map[string]*held)} }
+func NewShares() *Shares {
+	return &Shares{held: make(map[string]*held), restless: make(map[string]*held)}
+}
 
 // live says whether the slice can be drawn on.
 func (h *held) live(now time.Time) bool { return live(h.stops, now) }
@@ -165,6 +170,7 @@ func (s *Shares) hold(of *writv1.LeaseAsk) *held {
 		h = &held{ask: &writv1.LeaseAsk{Budget: of.GetBudget(), Key: of.GetKey(), Dimension: of.GetDimension()}, terms: &writv1.LeaseAsk{}}
 		s.held[id] = h
 	}
+	s.restless[id] = h
 	return h
 }
 
@@ -186,8 +192,8 @@ func (h *held) due(now time.Time) bool {
 // From is the number of records in the ledger.
 func (s *Shares) Due(now time.Time, taken Taken, from uint64) []*writv1.LeaseAsk {
 	var asks []*writv1.LeaseAsk
-	for _, id := range slices.Sorted(maps.Keys(s.held)) {
-		h := s.held[id]
+	for _, id := range slices.Sorted(maps.Keys(s.restless)) {
+		h := s.restless[id]
 		if h.terms.GetLease() == nil || !h.due(now) || len(asks) == maxAsks {
 			continue
 		}
@@ -195,9 +201,19 @@ func (s *Shares) Due(now time.Time, taken Taken, from uint64) []*writv1.LeaseAsk
 			s.next++
 			h.version = s.next
 			asks = append(asks, ask)
+		} else if !h.live(now) {
+			delete(s.restless, id) // nothing is left of it, and nobody wants any
 		}
 	}
 	return asks
+}
+
+// Stop ends all slices: the asks that are due then give back what is left of them.
+func (s *Shares) Stop() {
+	for id, h := range s.held {
+		h.stops, h.hungry, h.pending = time.Time{}, false, false
+		s.restless[id] = h
+	}
 }
 
 // asks returns the ask of a slice, where one is due.
@@ -275,6 +291,7 @@ func (s *Shares) Granted(now time.Time, grant *writv1.LeaseGrant, taken Taken) {
 	if !h.pending {
 		return
 	}
+	s.restless[idOf(grant)] = h
 	h.pending, h.used = false, false
 	h.lease = grant.GetLease().AsDuration()
 	h.given, h.stops = now, h.asked.Add(h.lease-grant.GetSkew().AsDuration())
@@ -304,7 +321,8 @@ func (s *Shares) Unasked(ask *writv1.LeaseAsk) {
 // folded from records of which the newest may be missing, because the machine went down
 // and not the agent alone, nobody can tell what was.
 func (s *Shares) WriteOff(taken Taken) {
-	for _, h := range s.held {
+	for id, h := range s.held {
+		s.restless[id] = h
 		h.lost = max(h.lost, h.cap-taken(h.ask, h.start))
 	}
 }

@@ -51,6 +51,7 @@ func (s *Shares) Forget(now time.Time) {
 	for id, h := range s.held {
 		if !h.start.IsZero() && h.end.Add(keptFor).Before(now) && !h.live(now) {
 			delete(s.held, id)
+			delete(s.restless, id)
 		}
 	}
 }
