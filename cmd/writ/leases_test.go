@@ -21,6 +21,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/writ-dev/writ/agent/bundles"
+	"github.com/writ-dev/writ/collector/query"
+	"github.com/writ-dev/writ/ledger"
+	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 )
 
@@ -189,6 +192,37 @@ func (i *till) leased(budget string) (leased, taken int) {
 	return leased, taken
 }
 
+// lastAsk returns when the agent, which does not run, recorded its last ask.
+func (i *till) lastAsk() time.Time {
+	i.t.Helper()
+	dir := filepath.Join(i.dir, "data", "ledger")
+	verifier, err := query.LedgerKey(dir)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var last time.Time
+	err = ledger.NewDirReader(dir, verifier).Read(func(_ uint64, raw []byte) error {
+		record, body := &writv1.Record{}, &writv1.LeaseRecord{}
+		if err := canonical.Unmarshal(raw, record); err != nil {
+			return err
+		}
+		if record.GetKind() != writv1.RecordKind_RECORD_KIND_LEASE {
+			return nil
+		}
+		if err := canonical.Unmarshal(record.GetBody(), body); err != nil {
+			return err
+		}
+		if body.GetAsk() != nil {
+			last = time.Unix(0, int64(record.GetTimeUnixNs())) //nolint:gosec // a time
+		}
+		return nil
+	})
+	if err != nil || last.IsZero() {
+		i.t.Fatalf("the last ask: %s, %v", last, err)
+	}
+	return last
+}
+
 const (
 	allowed   = writv1.Reason_REASON_UNSPECIFIED
 	noLease   = writv1.Reason_REASON_BUDGET_NO_LEASE
@@ -260,8 +294,8 @@ func TestTheSliceOfAKilledAgentComesBackWhenItHasLapsed(t *testing.T) {
 	f := openFleet(t)
 	gone, here := f.openTill(), f.openTill()
 	gone.calls("desk.change", 3)
-	asked := time.Now() // it may have asked since, and not before its last call
 	gone.kill()
+	asked := gone.lastAsk()
 	leased, spent := gone.leased("changes")
 	if spent != 3 || leased <= 3 {
 		t.Fatalf("the killed agent has taken %d of its slice of %d", spent, leased)
@@ -282,10 +316,8 @@ func TestTheSliceOfAKilledAgentComesBackWhenItHasLapsed(t *testing.T) {
 		}
 		return total+spent == 20
 	})
-	// The lease is 5 s, of which half may have passed before the last call: a slice is asked
-	// for anew then. The skew is 1 s.
-	if after := back.Sub(asked); after < 3*time.Second {
-		t.Errorf("the slice of a killed agent is given to another after %s", after)
+	if after := back.Sub(asked); after < 6*time.Second {
+		t.Errorf("the slice of a killed agent is given to another %s after it was asked for: the lease is 5 s and the skew 1 s", after)
 	}
 	eventually(t, "the other knows that it is used up", func() bool { return draw() == exhausted })
 	if total+spent != 20 {

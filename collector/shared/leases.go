@@ -22,6 +22,9 @@ import (
 // them, lest a clock that was set wrong opens a window again.
 const keptFor = 24 * time.Hour
 
+// tidyEvery is how often windows that are past are looked for.
+const tidyEvery = time.Minute
+
 // LeaseStore keeps slices, and the ledgers that tell what was drawn. A *store.Store is
 // one.
 type LeaseStore interface {
@@ -51,6 +54,8 @@ type Leases struct {
 	// what is not kept.
 	mu   sync.Mutex
 	pool *leases.Pool
+	// tidied is when what is past was forgotten last.
+	tidied time.Time
 }
 
 // NewLeases reads the slices that were kept.
@@ -97,7 +102,10 @@ func (l *Leases) Ask(ctx context.Context, origin string, ask *writv1.LeaseAsk) (
 func (l *Leases) ask(ctx context.Context, origin string, ask *writv1.LeaseAsk) (*writv1.LeaseGrant, error) {
 	now := l.options.Clock()
 	balance := leases.BalanceID(ask)
-	l.pool.Forget(now)
+	if now.Sub(l.tidied).Abs() > tidyEvery {
+		l.pool.Forget(now)
+		l.tidied = now
+	}
 	for _, lapsed := range l.pool.Lapsed(now, ask) {
 		drawn, err := l.drawn(ctx, lapsed)
 		if err != nil {
