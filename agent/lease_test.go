@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -154,6 +155,30 @@ func TestAnAgentDrawsFromItsSliceAlone(t *testing.T) {
 	}
 	g.passed.Add(int64(59 * time.Second))
 	g.want("a second before the lease ends", noLease)
+}
+
+func TestCallsThatComeAtOnceTakeNoMoreThanTheSlice(t *testing.T) {
+	t.Parallel()
+	g := openGuild(t, "LEASE_REPORT_LATER")
+	g.want("before there is a slice", noLease)
+	g.until("the agent asks", func() bool { return g.asked() != nil })
+	g.give(g.asked(), 17)
+	var allowed atomic.Int64
+	var all sync.WaitGroup
+	for range 60 {
+		all.Go(func() {
+			if g.agent.Admit(context.Background(), request("workshop.send", "axe")).Allowed() {
+				allowed.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if got := allowed.Load(); got != 17 {
+		t.Errorf("%d calls were allowed on a slice of 17", got)
+	}
+	if folded := g.folded(); folded != g.agent.State().Dump() {
+		t.Errorf("the ledger gives\n%s\nthe state is\n%s", folded, g.agent.State().Dump())
+	}
 }
 
 func TestWhatAMachineThatWentDownHadLeftCountsAsTaken(t *testing.T) {

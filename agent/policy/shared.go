@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
@@ -38,9 +37,11 @@ func (b *budget) terms(scope []string) *writv1.LeaseAsk {
 	if b.shared == nil {
 		return nil
 	}
-	terms := proto.CloneOf(b.shared)
-	terms.Key = scope
-	return terms
+	t := b.shared
+	return &writv1.LeaseAsk{
+		Budget: t.GetBudget(), Key: scope, Dimension: t.GetDimension(), Limit: t.GetLimit(), Window: t.GetWindow(),
+		Calendar: t.GetCalendar(), Lease: t.GetLease(), Report: t.GetReport(),
+	}
 }
 
 // slice reads the agent's slice among the facts.
