@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -115,6 +118,9 @@ func (i *till) start() {
 	if err := i.process.Start(); err != nil {
 		i.t.Fatal(err)
 	}
+	if i.conn != nil {
+		_ = i.conn.Close()
+	}
 	var err error
 	if i.conn, err = grpc.NewClient("unix:"+filepath.Join(i.dir, "p"), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		i.t.Fatal(err)
@@ -124,13 +130,18 @@ func (i *till) start() {
 	}
 }
 
-// kill ends it with SIGKILL.
+// end ends it with SIGKILL.
+func (i *till) end() {
+	_ = i.process.Process.Kill()
+	_ = i.process.Wait()
+}
+
+// kill ends it with SIGKILL, if it runs, and the connection to it.
 func (i *till) kill() {
 	if i.process == nil {
 		return
 	}
-	_ = i.process.Process.Kill()
-	_ = i.process.Wait()
+	i.end()
 	_ = i.conn.Close()
 	i.process = nil
 	if i.t.Failed() {
@@ -329,6 +340,87 @@ func TestTheSliceOfAKilledAgentComesBackWhenItHasLapsed(t *testing.T) {
 		if gone.call("desk.change") == allowed {
 			t.Error("the killed agent is back and draws on what it had")
 		}
+	}
+}
+
+// serveApart runs the collector in a process of its own, which is to be killed.
+func (f *fleet) serveApart() *exec.Cmd {
+	f.t.Helper()
+	collector := exec.Command("writ", "collector", "--config", filepath.Join(f.dir, "collector.yaml"))
+	collector.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := collector.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	eventually(f.t, "the collector serves", func() bool {
+		_, err := f.stop("list")
+		return err == nil
+	})
+	return collector
+}
+
+// hammer makes calls on all agents at once until the result is called, which returns how
+// many were allowed. An agent that is not there allows none.
+func hammer(t *testing.T, tills []*till) (stop func() int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	var allowed atomic.Int64
+	for _, i := range tills {
+		client := writv1.NewToolServiceClient(i.conn)
+		all.Go(func() {
+			for ctx.Err() == nil {
+				// The answer is waited for: what is allowed is counted.
+				response, err := client.Authorize(t.Context(), &writv1.AuthorizeRequest{
+					Envelope: &writv1.Envelope{ToolCall: &writv1.ToolCall{Name: "desk.look", Args: &writv1.Json{Text: []byte(`{"what":"it"}`)}}},
+				})
+				if err == nil && response.GetDecision().GetVerdict() == writv1.Verdict_VERDICT_ALLOW {
+					allowed.Add(1)
+				}
+			}
+		})
+	}
+	return func() int64 {
+		cancel()
+		all.Wait()
+		return allowed.Load()
+	}
+}
+
+func TestWhoeverIsKilledTheLimitOfASharedBudgetStands(t *testing.T) {
+	t.Parallel()
+	f := openFleet(t)
+	f.stopServing()
+	collector := f.serveApart()
+	t.Cleanup(func() { _, _ = collector.Process.Kill(), collector.Wait() })
+	tills := []*till{f.openTill(), f.openTill(), f.openTill()}
+	taken := func() (sum int) {
+		for _, i := range tills {
+			_, taken := i.leased("looks")
+			sum += taken
+		}
+		return sum
+	}
+	var allowed int64
+	for round := range 4 {
+		stop := hammer(t, tills)
+		before := taken()
+		eventually(t, "calls go on", func() bool { return taken() > before || taken() == 40 })
+		if round%2 == 0 {
+			_, _ = collector.Process.Kill(), collector.Wait()
+			collector = f.serveApart()
+		} else {
+			tills[round/2].end()
+			allowed += stop()
+			tills[round/2].start()
+			continue
+		}
+		allowed += stop()
+	}
+	stop := hammer(t, tills)
+	eventually(t, "all of the budget is used", func() bool { return taken() >= 40 })
+	// Killed agents know of calls that they could not answer any more.
+	if allowed += stop(); allowed > 40 || taken() != 40 {
+		t.Errorf("%d calls were allowed, the ledgers tell of %d, the limit is 40", allowed, taken())
 	}
 }
 
