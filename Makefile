@@ -163,6 +163,10 @@ fuzz: ## Run each fuzz target for FUZZTIME
 eval: ## Play the proof corpus and report what came of it
 	@go run ./internal/eval testdata/eval/*
 
+.PHONY: leasesim
+leasesim: ## Simulate a thousand agents on one shared budget, and write docs/leases.svg and its table
+	@go run ./internal/leasesim
+
 .PHONY: bench
 bench: envoy build ## Measure against servers that do nothing; JSON=file and DOC=file write the results there
 	$(GO_BUILD) -o bin/bench ./internal/bench

@@ -16,6 +16,7 @@ import (
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/admissions"
 	"github.com/writ-dev/writ/state/approvals"
+	"github.com/writ-dev/writ/state/leases"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
@@ -43,10 +44,12 @@ type Admission struct {
 	oversize *reasons.Error
 
 	// Written by Admit, read-only afterwards.
-	session    sessions.ID
-	needs      policy.Needs
-	asked      []sessions.Asked
-	facts      *writv1.Facts
+	session sessions.ID
+	needs   policy.Needs
+	asked   []sessions.Asked
+	facts   *writv1.Facts
+	// slices are those of shared budgets that were read.
+	slices     []leases.Slice
 	result     *policy.Result
 	origin     writv1.DecisionOrigin
 	refusal    *reasons.Error

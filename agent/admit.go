@@ -47,6 +47,7 @@ func (a *Agent) Admit(ctx context.Context, request *Request) *Admission {
 	a.count(ad)
 	a.watch(ad)
 	a.showDecision(ad)
+	a.draw(ad)
 	return ad
 }
 
@@ -160,6 +161,7 @@ func (a *Agent) admissible(ad *Admission) *reasons.Error {
 type version struct {
 	balances            budgets.Version
 	session, run, stops uint64
+	leases              uint64
 }
 
 // resolve reads the facts, and returns which balances are among them and the version of
@@ -183,7 +185,9 @@ func (a *Agent) resolveLocked(ad *Admission) ([]budgets.Key, version) {
 	ad.facts.Values = a.state.sessions.Values(ad.session, ad.asked)
 	// Whose balances they are may be the session's to say.
 	keys := ad.bundle.Balances(&ad.call, ad.facts.GetSession())
-	ad.facts.Balances, read.balances = a.state.budgets.Read(ad.time, keys)
+	var held version
+	ad.facts.Balances, held, ad.slices = a.state.balances(ad.time, keys)
+	read.balances, read.leases = held.balances, held.leases
 	return keys, read
 }
 
@@ -228,7 +232,7 @@ func (a *Agent) apply(ad *Admission, keys []budgets.Key, read version) (bool, *r
 	if now.session != read.session || now.run != read.run || now.stops != read.stops {
 		return false, nil
 	}
-	if !a.state.budgets.Current(keys, read.balances) && !a.refresh(ad, keys) || !a.state.unused(ad) {
+	if !a.state.current(keys, read, ad.time) && !a.refresh(ad, keys) || !a.state.unused(ad) {
 		return false, nil
 	}
 	return true, a.applyLocked(ad)
@@ -237,7 +241,7 @@ func (a *Agent) apply(ad *Admission, keys []budgets.Key, read version) (bool, *r
 // refresh puts the balances as they are now among the facts, and reports whether the
 // decision is the same under them. The caller holds the state's lock.
 func (a *Agent) refresh(ad *Admission, keys []budgets.Key) bool {
-	ad.facts.Balances, _ = a.state.budgets.Read(ad.time, keys)
+	ad.facts.Balances, _, ad.slices = a.state.balances(ad.time, keys)
 	return ad.bundle.Stands(&ad.call, ad.result, ad.facts)
 }
 

@@ -60,6 +60,10 @@ type Options struct {
 	// WriteDurability is what a tool that writes asks for when it says nothing:
 	// remote where there is a collector.
 	WriteDurability writv1.Durability
+	// Leased says that a collector gives slices of shared budgets: [Agent.KeepLeases] runs,
+	// and [Agent.TakeGrant] gets what it gives. A bundle with such budgets does not come
+	// into force without.
+	Leased bool
 	// Start is the record of this start; its fields are filled by whoever opened
 	// the ledger.
 	Start *writv1.StartRecord
@@ -134,6 +138,12 @@ type Agent struct {
 	// alerting are the alerts that are on their way into the ledger.
 	alerting map[string]bool
 
+	// hungry has room for one word that a slice of a shared budget is to be asked for.
+	hungry chan struct{}
+	// askedAt is the size of the ledger that the collector has when it has the last ask.
+	// It is KeepLeases'.
+	askedAt uint64
+
 	// compacted is the number of records that the snapshot covers. It is Compact's.
 	compacted uint64
 }
@@ -162,6 +172,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 		alerting:   make(map[string]bool),
 		moving:     make(map[sessions.ID]bool),
 		changed:    make(chan struct{}),
+		hungry:     make(chan struct{}, 1),
 		compacted:  options.State.size,
 	}
 	if err := options.State.checkLedger(options.Ledger); err != nil {
@@ -172,6 +183,7 @@ func New(ctx context.Context, options Options) (*Agent, error) {
 	if err := a.append(ctx, writv1.RecordKind_RECORD_KIND_START, options.Start, a.ownDurability()); err != nil {
 		return nil, fmt.Errorf("record the start: %w", err)
 	}
+	options.State.started(options.Start)
 	if err := a.closeLost(ctx); err != nil {
 		return nil, err
 	}
@@ -264,6 +276,9 @@ type checker interface {
 // runs: they are refused when they are called.
 func (a *Agent) check(bundle *policy.Bundle) error {
 	var errs []error
+	if shared := bundle.Shared(); len(shared) > 0 && !a.options.Leased {
+		errs = append(errs, fmt.Errorf("agents share the budget %s, and this one has no collector to get a slice of it from: configure a collector, or take \"shared\" from the budget", shared[0]))
+	}
 	for _, tool := range bundle.Tools() {
 		executor, refusal := a.executor(tool)
 		if checker, ok := executor.(checker); refusal == nil && ok {
@@ -359,6 +374,7 @@ func (a *Agent) Close(ctx context.Context) error {
 	a.Drain()
 	a.sweep(a.options.Clock().Add(time.Hour))
 	a.catchUp(ctx)
+	a.giveBack(ctx)
 	a.mu.Lock()
 	open := len(a.open)
 	a.mu.Unlock()

@@ -30,5 +30,5 @@ func (a *Agent) Balances(who *writv1.Principal, token string) ([]*writv1.BudgetS
 	if token != "" {
 		session = &writv1.SessionSummary{Id: id[:], Run: a.state.workflows.Summary(workflows.Session(id), now)}
 	}
-	return bundle.OwnStandings(&a.state.budgets, who, session, now), nil
+	return bundle.OwnStandings(&a.state.budgets, a.state.leases, who, session, now), nil
 }

@@ -43,6 +43,9 @@ func (a *Agent) commit(ctx context.Context, ad *Admission) *reasons.Error {
 	if err != nil {
 		return ledgerRefusal(err)
 	}
+	if refusal := a.reported(ad); refusal != nil {
+		return refusal
+	}
 	return a.mint(ad)
 }
 
@@ -72,6 +75,9 @@ func (ad *Admission) durability() writv1.Durability {
 	if asked == writv1.Durability_DURABILITY_UNSPECIFIED &&
 		ad.result.Tool.Options.GetEffect() == writv1.ToolEffect_TOOL_EFFECT_WRITE {
 		asked = ad.agent.options.WriteDurability
+	}
+	if len(ad.slices) > 0 && ad.bundle.ReportsFirst(&ad.call, ad.facts) {
+		asked = writv1.Durability_DURABILITY_REMOTE
 	}
 	return max(asked, floor)
 }

@@ -72,7 +72,7 @@ func (ad *Admission) end(outcome Outcome) (*writv1.OutcomeRecord, error) {
 		record.Duration = durationpb.New(outcome.Duration)
 	}
 	settled := ad.bundle.Settle(&ad.call, ad.claim.Reserved, ad.facts, policy.Bill{
-		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: now,
+		State: outcome.State, Duration: outcome.Duration, Spent: ad.answer.spent, Time: now, Window: ad.agent.overdrawn,
 	})
 	record.GivenBack, record.Overrun, record.Spent = settled.GivenBack, settled.Overrun, settled.Spent
 	ad.agent.overrun(ad, settled.Overrun)

@@ -94,6 +94,23 @@ func (s *State) Fold(record *writv1.Record) error {
 			return fmt.Errorf("fold stop record %d: %w", record.GetIndex(), err)
 		}
 		return s.stop(&body)
+	case writv1.RecordKind_RECORD_KIND_LEASE:
+		var body writv1.LeaseRecord
+		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold lease record %d: %w", record.GetIndex(), err)
+		}
+		s.lease(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_START:
+		var body writv1.StartRecord
+		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
+			return fmt.Errorf("fold start record %d: %w", record.GetIndex(), err)
+		}
+		s.started(&body)
+		return nil
+	case writv1.RecordKind_RECORD_KIND_END:
+		s.closed()
+		return nil
 	default:
 		return nil
 	}

@@ -58,7 +58,7 @@ func (a *Agent) withdraw(ctx context.Context, ad *Admission, refusal *reasons.Er
 			State:     writv1.OutcomeState_OUTCOME_STATE_NOT_STARTED,
 			Reason:    refusal.Reason,
 			Message:   refusal.Message,
-			GivenBack: ad.claim.Reserved,
+			GivenBack: ad.returnable(),
 		}
 		if err := a.recordOutcome(ctx, newEnding(ad.claim, outcome, nil, nil)); err != nil {
 			a.options.Log.ErrorContext(ctx, "the withdrawal of a call was not recorded", "decision_id", ad.ID(), "error", err)

@@ -82,10 +82,12 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	drifts := s.drift.Held()
 	asked := s.approvals.Held()
 	stopped := s.stops.Held()
+	leased := s.leases.Held()
 	parts := []*writv1.Snapshot{{Part: &writv1.Snapshot_Header{Header: &writv1.SnapshotHeader{
 		Origin: origin, Size: s.next, Root: root, NewestDecision: timestamppb.New(newest),
 		Admissions: uint64(len(held)), HeldBalances: uint64(len(balances)), Sessions: uint64(len(known)),
 		Runs: uint64(len(runs)), Drifts: uint64(len(drifts)), Approvals: uint64(len(asked)), Stops: uint64(len(stopped)),
+		Leases: uint64(len(leased)), BootId: s.boot,
 	}}}}
 	for _, h := range held {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Admission{Admission: heldAdmission(h)}})
@@ -107,6 +109,9 @@ func (s *State) writeSnapshot(file io.Writer, origin string, root []byte) error 
 	}
 	for _, h := range stopped {
 		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Stop{Stop: h}})
+	}
+	for _, h := range leased {
+		parts = append(parts, &writv1.Snapshot{Part: &writv1.Snapshot_Lease{Lease: h}})
 	}
 	for _, part := range parts {
 		if _, err := protodelim.MarshalTo(w, part); err != nil {
@@ -261,6 +266,14 @@ func (s *State) readSnapshot(file io.Reader) error {
 			return err
 		}
 	}
+	for range header.GetLeases() {
+		part, err := in.part()
+		if err != nil {
+			return err
+		}
+		s.leases.Restore(part.GetLease())
+	}
+	s.boot = header.GetBootId()
 	want := sum.Sum(nil)
 	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/writ-dev/writ/state/approvals"
 	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/drift"
+	"github.com/writ-dev/writ/state/leases"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/state/stops"
 	"github.com/writ-dev/writ/state/workflows"
@@ -30,6 +31,10 @@ type State struct {
 	workflows  *workflows.Machine
 	approvals  *approvals.Machine
 	stops      *stops.Machine
+	leases     *leases.Shares
+	// boot is the boot of the newest start, ended that an end came after it.
+	boot  string
+	ended bool
 	// next is the index of the record that Fold takes next.
 	next uint64
 	// lean is Fold's.
@@ -42,7 +47,7 @@ type State struct {
 
 // NewState returns an empty state that has room for limit open admissions.
 func NewState(limit int) *State {
-	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New(), stops: stops.New(policy.Selects)}
+	return &State{admissions: admissions.New(limit), sessions: sessions.New(), workflows: workflows.New(), approvals: approvals.New(), stops: stops.New(policy.Selects), leases: leases.NewShares()}
 }
 
 // take applies what an ALLOW does. The caller holds mu.
@@ -123,7 +128,7 @@ func keptOf(effects []*writv1.Effect) []*writv1.KeptField {
 func (s *State) Dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump() + s.stops.Dump()
+	return s.admissions.Dump() + s.budgets.Dump() + s.drift.Dump() + s.sessions.Dump() + s.workflows.Dump() + s.approvals.Dump() + s.stops.Dump() + s.leases.Dump()
 }
 
 // approvalsKeptFor is how long approvals can be looked at after they ended.
@@ -137,6 +142,7 @@ func (s *State) forget(now time.Time) {
 	s.workflows.Forget(now)
 	s.approvals.Forget(now.Add(-approvalsKeptFor))
 	s.stops.Forget(now)
+	s.leases.Forget(now)
 }
 
 // reserves returns what a decision's effects reserve.
@@ -154,5 +160,5 @@ func reserves(decision *writv1.Decision) []*writv1.Reserve {
 func (s *State) Standings(bundle *policy.Bundle, now time.Time) []*writv1.BudgetStanding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return bundle.Standings(&s.budgets, now)
+	return bundle.Standings(&s.budgets, s.leases, now)
 }

@@ -115,6 +115,8 @@ type workshopOptions struct {
 	// originals are keys to seal originals to; nil is no sealer.
 	originals *originals.Keys
 	tracer    agent.Tracer
+	// leased says that the test gives slices of shared budgets.
+	leased bool
 }
 
 func openWorkshop(t testing.TB, options workshopOptions) *workshop {
@@ -171,7 +173,7 @@ func openWorkshop(t testing.TB, options workshopOptions) *workshop {
 		Clock: options.clock, Random: rand.Reader, Limits: agent.Limits{Executions: options.executions},
 		Floor: max(options.floor, writv1.Durability_DURABILITY_PROCESS), WriteDurability: options.floor,
 		Start: &writv1.StartRecord{Origin: w.ledger.Origin()},
-		Alert: options.alert, Tracer: options.tracer,
+		Alert: options.alert, Tracer: options.tracer, Leased: options.leased,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {

@@ -177,8 +177,12 @@ func (c *Collector) open(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	slices, err := shared.NewLeases(ctx, shared.LeaseOptions{Store: c.store, Clock: o.Clock, Log: o.Log})
+	if err != nil {
+		return err
+	}
 	c.intake = ingest.New(ingest.Options{
-		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Orders: stops, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
+		Store: c.store, Keys: keys, Findings: c.findings, Signer: signer, Orders: stops, Leases: slices, Metrics: ingest.NewMetrics(o.Registry), Log: o.Log,
 	})
 	writv1.RegisterLedgerServiceServer(c.grpc, c.intake)
 	writv1.RegisterStopServiceServer(c.grpc, stops)

@@ -97,6 +97,7 @@ func entries() []Entry {
 		}},
 		{Kind: writv1.RecordKind_RECORD_KIND_READ, Body: &writv1.ReadRecord{Reader: "spiffe://example.org/auditor", Tenants: []string{"acme"}, Method: "/writ.v1.RecordService/GetRecord", Request: "{}"}},
 		{Kind: writv1.RecordKind_RECORD_KIND_KEY, Tenant: "acme", Body: &writv1.KeyRecord{Act: writv1.KeyAct_KEY_ACT_SHREDDED, Tenant: "acme", Before: "2026-01-31", Shredded: 3, By: "grace"}},
+		{Kind: writv1.RecordKind_RECORD_KIND_LEASE, Tenant: "acme", Body: &writv1.LeaseRecord{What: &writv1.LeaseRecord_Ask{Ask: &writv1.LeaseAsk{Seq: 1, Budget: "refunds", Limit: 100, Want: 10}}}},
 		{Kind: writv1.RecordKind_RECORD_KIND_HEARTBEAT, Body: &writv1.HeartbeatRecord{Received: 300, Allowed: 200, Denied: 100}},
 		{Kind: writv1.RecordKind_RECORD_KIND_END, Body: &writv1.EndRecord{OpenAdmissions: 1}},
 	}

@@ -145,6 +145,8 @@ func bodyOf(k writv1.RecordKind) proto.Message {
 		return (*writv1.ReadRecord)(nil)
 	case writv1.RecordKind_RECORD_KIND_KEY:
 		return (*writv1.KeyRecord)(nil)
+	case writv1.RecordKind_RECORD_KIND_LEASE:
+		return (*writv1.LeaseRecord)(nil)
 	default:
 		return nil
 	}

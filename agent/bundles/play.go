@@ -211,7 +211,9 @@ func (p *player) facts(call *policy.Call, needs policy.Needs, hasher *atoms.Hash
 	if needs.Values {
 		facts.Values = p.sessions.Values(p.session, sessions.Ask(hasher, needs.Leaves, needs.Sink))
 	}
-	facts.Balances, _ = p.budgets.Read(p.now, p.bundle.Balances(call, facts.GetSession()))
+	keys := p.bundle.Balances(call, facts.GetSession())
+	facts.Balances, _ = p.budgets.Read(p.now, keys)
+	whole(keys, facts.Balances)
 	return facts
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/writ-dev/writ/proto/reasons"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/atoms"
+	"github.com/writ-dev/writ/state/budgets"
 	"github.com/writ-dev/writ/state/sessions"
 	"github.com/writ-dev/writ/tools"
 )
@@ -117,6 +118,11 @@ func FreshFacts(bundle *policy.Bundle, call *policy.Call, now time.Time) *writv1
 	}
 	if needs.Values {
 		facts.Values = machine.Values(sessions.ID{}, sessions.Ask(atoms.NewHasher(atoms.Key{}), needs.Leaves, needs.Sink))
+	}
+	if len(bundle.Shared()) > 0 {
+		keys, untouched := bundle.Balances(call, facts.GetSession()), budgets.Machine{}
+		facts.Balances, _ = untouched.Read(now, keys)
+		whole(keys, facts.Balances)
 	}
 	return facts
 }

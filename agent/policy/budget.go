@@ -27,7 +27,10 @@ type budget struct {
 	alerts []uint32
 	// contract is the one in whose runs it counts; empty is everywhere.
 	contract string
-	enough   *writv1.Check
+	// shared are the terms of a budget that agents share, but for whose balance it is;
+	// nil for any other.
+	shared *writv1.LeaseAsk
+	enough *writv1.Check
 }
 
 func newBudget(b *writv1.Budget) *budget {
@@ -39,6 +42,7 @@ func newBudget(b *writv1.Budget) *budget {
 		window:    budgets.WindowOf(b),
 		soft:      b.GetCap() == writv1.BudgetCap_BUDGET_CAP_SOFT,
 		alerts:    slices.Sorted(slices.Values(b.GetAlertPercents())),
+		shared:    termsOf(b),
 		enough:    passing("budget", b.GetName()),
 	}
 }
@@ -87,7 +91,7 @@ func (b *budget) key(who *writv1.Principal, tool string, session *writv1.Session
 			scope[i] = hex.EncodeToString(session.GetId())
 		}
 	}
-	return budgets.Key{Budget: b.name, Scope: scope, Dimension: b.dimension, Window: b.window}
+	return budgets.Key{Budget: b.name, Scope: scope, Dimension: b.dimension, Window: b.window, Terms: b.terms(scope)}
 }
 
 // Balances names the balances that Decide will read for the call, in their order.
@@ -121,6 +125,8 @@ type draw struct {
 	start    time.Time
 	taken    int64
 	roomTime *timestamppb.Timestamp
+	// lease is the agent's slice of a shared budget, nil where it has none.
+	lease *writv1.LeaseFact
 }
 
 // draw reads a balance among the facts. One of an earlier window counts as zero. One of
@@ -132,6 +138,10 @@ func (b *budget) draw(c *Call, r *reading, f *writv1.Facts) draw {
 	for _, balance := range f.GetBalances() {
 		if balance.GetBudget() != d.key.Budget || balance.GetDimension() != d.key.Dimension || !slices.Equal(balance.GetKey(), d.key.Scope) {
 			continue
+		}
+		if b.shared != nil {
+			d.slice(balance)
+			return d
 		}
 		if balance.WindowStart == nil {
 			d.taken = balance.GetTaken()
@@ -148,6 +158,9 @@ func (b *budget) draw(c *Call, r *reading, f *writv1.Facts) draw {
 
 // room says whether the call may draw.
 func (b *budget) room(d *draw) bool {
+	if b.shared != nil {
+		return d.unknown == nil && d.lease != nil && d.amount <= d.left()
+	}
 	return d.unknown == nil && (b.soft || d.taken <= b.limit-d.amount)
 }
 
@@ -202,6 +215,9 @@ func (b *budget) refusal(d *draw) *writv1.Check {
 			fmt.Sprintf("the call takes %s and the budget never has more than %s", Amount(b.dimension, d.amount), Amount(b.dimension, b.limit)))
 		check.Room = room
 		return check
+	}
+	if b.shared != nil {
+		return b.sharedRefusal(d, room)
 	}
 	switch {
 	case b.window.Rolling() > 0:

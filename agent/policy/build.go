@@ -337,6 +337,7 @@ func (b *builder) bindBudget(budget *budget, entry *entry, wrong func(format str
 	}
 	entry.budgets = append(entry.budgets, budget)
 	entry.alerting = entry.alerting || len(budget.alerts) > 0
+	entry.shared = entry.shared || budget.shared != nil
 	entry.contracted = entry.contracted || budget.contract != ""
 	if len(entry.budgets) == mostBudgets+1 {
 		wrong("more than %d budgets bear on %s", mostBudgets, entry.tool.Name)

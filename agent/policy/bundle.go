@@ -86,6 +86,8 @@ type entry struct {
 	approvals []approvalRule
 	risk      risk
 	meter     *meter
+	// shared says that agents share any of the budgets.
+	shared bool
 	// contracted says that any of the budgets is a contract's.
 	contracted bool
 	// alerting says that any of the budgets gives alerts.

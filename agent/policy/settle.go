@@ -26,6 +26,9 @@ type Bill struct {
 	Spent []*writv1.Spending
 	// Time is when the bill became known.
 	Time time.Time
+	// Window returns the start of the newest window of a shared budget's balance, zero
+	// where there is none. Nil: nothing is shared.
+	Window func(terms *writv1.LeaseAsk) time.Time
 }
 
 // Settled is what a bill comes to.
@@ -136,13 +139,26 @@ func (r *reading) settle(c *Call, reserved []*writv1.Reserve, f *writv1.Facts, b
 		case actual > d.amount:
 			d.amount = actual - d.amount
 			over := budget.reserve(&d, bill.Time)
-			if start := budget.window.Start(bill.Time); start.After(d.start) {
+			start := budget.window.Start(bill.Time)
+			if budget.shared != nil {
+				start = bill.windowOf(&d)
+			}
+			if start.After(d.start) {
 				over.WindowStart = timestamppb.New(start)
 			}
 			out.Overrun = append(out.Overrun, over)
 		}
 	}
 	return out
+}
+
+// windowOf returns the start of the newest window that a draw on a shared budget may pay
+// an overrun from.
+func (bill *Bill) windowOf(d *draw) time.Time {
+	if bill.Window == nil {
+		return d.start
+	}
+	return bill.Window(d.key.Terms)
 }
 
 // plain says whether the budgets count nothing but what is known before the call.

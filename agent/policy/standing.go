@@ -11,16 +11,17 @@ import (
 
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
 	"github.com/writ-dev/writ/state/budgets"
+	"github.com/writ-dev/writ/state/leases"
 )
 
 // Standings returns how the bundle's balances stand at the time now, in the order of
 // their names. Balances of budgets that the bundle does not have, or
 // of windows that are past, are left out.
-func (b *Bundle) Standings(m *budgets.Machine, now time.Time) []*writv1.BudgetStanding {
+func (b *Bundle) Standings(m *budgets.Machine, shares *leases.Shares, now time.Time) []*writv1.BudgetStanding {
 	var out []*writv1.BudgetStanding
 	for _, held := range m.Held() {
 		budget := b.budgets[held.GetBudget()]
-		if budget == nil || budget.dimension != held.GetDimension() || len(budget.scopes) != len(held.GetKey()) ||
+		if budget == nil || budget.shared != nil || budget.dimension != held.GetDimension() || len(budget.scopes) != len(held.GetKey()) ||
 			budget.window.Rolling() != held.GetRolling().AsDuration() {
 			continue
 		}
@@ -28,6 +29,7 @@ func (b *Bundle) Standings(m *budgets.Machine, now time.Time) []*writv1.BudgetSt
 			out = append(out, standing)
 		}
 	}
+	out = append(out, b.leased(m, shares, now)...)
 	slices.SortStableFunc(out, func(a, b *writv1.BudgetStanding) int {
 		return cmp.Or(cmp.Compare(a.GetBudget(), b.GetBudget()), slices.Compare(a.GetKey(), b.GetKey()))
 	})
@@ -36,8 +38,8 @@ func (b *Bundle) Standings(m *budgets.Machine, now time.Time) []*writv1.BudgetSt
 
 // OwnStandings returns those of [Bundle.Standings] that are kept by the principal, or by
 // its session and the run in it: of others, and of what all share, nobody is told.
-func (b *Bundle) OwnStandings(m *budgets.Machine, who *writv1.Principal, session *writv1.SessionSummary, now time.Time) []*writv1.BudgetStanding {
-	return slices.DeleteFunc(b.Standings(m, now), func(s *writv1.BudgetStanding) bool {
+func (b *Bundle) OwnStandings(m *budgets.Machine, shares *leases.Shares, who *writv1.Principal, session *writv1.SessionSummary, now time.Time) []*writv1.BudgetStanding {
+	return slices.DeleteFunc(b.Standings(m, shares, now), func(s *writv1.BudgetStanding) bool {
 		return !b.budgets[s.GetBudget()].own(s.GetKey(), who, session)
 	})
 }
@@ -59,6 +61,27 @@ func (b *budget) own(scope []string, who *writv1.Principal, session *writv1.Sess
 		}
 	}
 	return named
+}
+
+// leased returns how the agent's slices of shared budgets stand, in windows that have not
+// ended.
+func (b *Bundle) leased(m *budgets.Machine, shares *leases.Shares, now time.Time) []*writv1.BudgetStanding {
+	var out []*writv1.BudgetStanding
+	for _, held := range shares.Held() {
+		budget := b.budgets[held.GetBudget()]
+		if budget == nil || budget.shared == nil || budget.dimension != held.GetDimension() || len(budget.scopes) != len(held.GetKey()) ||
+			!now.Before(held.GetWindowEnd().AsTime()) {
+			continue
+		}
+		key := budgets.Key{Budget: budget.name, Scope: held.GetKey(), Dimension: budget.dimension}
+		taken, _ := m.Taken(key, held.GetWindowStart().AsTime())
+		most := max(0, held.GetCap()-held.GetLost())
+		out = append(out, &writv1.BudgetStanding{
+			Budget: budget.name, Scopes: budget.scopes, Key: held.GetKey(), Dimension: budget.dimension, Limit: budget.limit,
+			Taken: taken, Left: max(0, most-taken), Leased: &most, Cap: writv1.BudgetCap_BUDGET_CAP_HARD, RefillTime: held.GetWindowEnd(),
+		})
+	}
+	return out
 }
 
 func (b *budget) standing(m *budgets.Machine, scope []string, now time.Time) *writv1.BudgetStanding {

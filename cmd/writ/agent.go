@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -158,6 +159,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 		},
 		Floor:           max(p.config.GetLedger().GetDurability(), writv1.Durability_DURABILITY_PROCESS),
 		WriteDurability: p.writeDurability(),
+		Leased:          p.upstream != nil,
 		Start:           p.start(recovery),
 		Metrics:         agent.NewMetrics(p.registry),
 		Alert:           p.alert,
@@ -238,6 +240,10 @@ func (p *parts) start(recovery ledger.Recovery) *writv1.StartRecord {
 	if text, err := (proto.MarshalOptions{Deterministic: true}).Marshal(p.config); err == nil {
 		sum := sha256.Sum256(text)
 		start.ConfigDigest = sum[:]
+	}
+	// What tells one boot of the machine from the next (random(4)).
+	if text, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		start.BootId = strings.TrimSpace(string(text[:min(len(text), 64)]))
 	}
 	if sandbox.Probe().Tier >= sandbox.T1 {
 		start.SandboxTier = writv1.SandboxTier_SANDBOX_TIER_T1

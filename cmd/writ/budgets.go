@@ -110,6 +110,9 @@ func printStandings(w io.Writer, form output, standings []*writv1.BudgetStanding
 		if s.GetCap() == writv1.BudgetCap_BUDGET_CAP_SOFT {
 			limit += " (soft)"
 		}
+		if s.Leased != nil {
+			limit = policy.Amount(s.GetDimension(), s.GetLeased()) + " of " + limit
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.GetBudget(), keyText(s.GetKey()),
 			policy.Amount(s.GetDimension(), s.GetTaken()), limit, policy.Amount(s.GetDimension(), s.GetLeft()), refills)
 	}

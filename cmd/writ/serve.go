@@ -61,6 +61,8 @@ func (p *parts) serve(ctx context.Context) error {
 	}
 	if p.upstream != nil {
 		group.Go(func() error { p.upstream.obey(ctx, p); return nil })
+		group.Go(func() error { p.upstream.receive(ctx, p); return nil })
+		group.Go(func() error { p.agent.KeepLeases(ctx); return nil })
 	}
 	if p.watcher != nil {
 		group.Go(func() error { p.watcher.Run(ctx); return nil })

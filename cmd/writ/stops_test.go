@@ -225,7 +225,14 @@ func (f *fleet) join(approvers string) *office {
 	f.t.Helper()
 	o := openPage(f.t, "approvals.md", "spiffe://example.org/planner", approvers+
 		fmt.Sprintf("collector: {address: %q, public_key_file: %q}\n", f.address, filepath.Join(f.dir, "store", "collector.vkey")))
-	key, err := os.ReadFile(filepath.Join(o.dir, "data", "ledger", "log.vkey"))
+	f.know(filepath.Join(o.dir, "data", "ledger", "log.vkey"))
+	return o
+}
+
+// know makes an agent's key known to the collector.
+func (f *fleet) know(path string) {
+	f.t.Helper()
+	key, err := os.ReadFile(path)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -239,7 +246,6 @@ func (f *fleet) join(approvers string) *office {
 	if err := file.Close(); err != nil {
 		f.t.Fatal(err)
 	}
-	return o
 }
 
 // stopped says whether a usual call is denied because an operator stopped it.

@@ -22,6 +22,7 @@ import (
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/leases"
 	"github.com/writ-dev/writ/state/stops"
 )
 
@@ -39,6 +40,8 @@ type upstream struct {
 	sender *stream.Sender
 	// orders are those that the collector brings.
 	orders chan *writv1.StopOrder
+	// grants are the slices of shared budgets that it gives.
+	grants chan *writv1.LeaseGrant
 	conn   *grpc.ClientConn
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -59,7 +62,7 @@ func (p *parts) openUpstream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := &upstream{conn: conn, done: make(chan struct{}), orders: make(chan *writv1.StopOrder, ordersInHand)}
+	up := &upstream{conn: conn, done: make(chan struct{}), orders: make(chan *writv1.StopOrder, ordersInHand), grants: make(chan *writv1.LeaseGrant, grantsInHand)}
 	up.sender = stream.NewSender(stream.SenderOptions{
 		Ledger: p.ledger, Client: writv1.NewLedgerServiceClient(conn), Collector: key, MaxBackoff: comeBack,
 		OnError: func(err error) {
@@ -70,6 +73,16 @@ func (p *parts) openUpstream(ctx context.Context) error {
 			case up.orders <- order:
 			default:
 				p.log.Error("too many orders of operators wait; one is passed over until the collector is connected again")
+			}
+		},
+		OnGrant: func(grant *writv1.LeaseGrant) {
+			if !leases.Verify(key, p.ledger.Origin(), grant) {
+				p.log.Error("a slice of a budget is not taken: the collector's key did not sign it")
+				return
+			}
+			select {
+			case up.grants <- grant:
+			default: // it is asked for again
 			}
 		},
 	})
@@ -83,6 +96,23 @@ func (p *parts) openUpstream(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// grantsInHand is how many slices of shared budgets wait for the agent.
+const grantsInHand = 1024
+
+// receive gives the agent the slices that the collector gives, until ctx is done.
+func (u *upstream) receive(ctx context.Context, p *parts) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case grant := <-u.grants:
+			if refusal := p.agent.TakeGrant(ctx, grant); refusal != nil {
+				p.log.WarnContext(ctx, "a slice of a budget is not taken", "budget", grant.GetBudget(), "error", refusal)
+			}
+		}
+	}
 }
 
 // obey gives the agent the orders that the collector brings, until ctx is done.

@@ -48,6 +48,12 @@ type Orders interface {
 	Orders() ([]*writv1.StopOrder, <-chan struct{})
 }
 
+// Leases gives slices of shared budgets. A *shared.Leases is one.
+type Leases interface {
+	// Ask answers what the agent of a ledger says of its slice; nil is no answer.
+	Ask(ctx context.Context, origin string, ask *writv1.LeaseAsk) (*writv1.LeaseGrant, error)
+}
+
 // Options configures a [Server].
 type Options struct {
 	// Store keeps what is taken. It MUST be set.
@@ -60,6 +66,8 @@ type Options struct {
 	Signer note.Signer
 	// Orders are what operators have ordered, for every agent; nil is nothing.
 	Orders Orders
+	// Leases gives slices of shared budgets; nil gives none.
+	Leases Leases
 	// Patience is how long an agent may take to say hello. Default: 10 s.
 	Patience time.Duration
 	// Metrics counts; nil counts nothing.

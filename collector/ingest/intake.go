@@ -13,7 +13,9 @@ import (
 	"github.com/writ-dev/writ/collector/store"
 	"github.com/writ-dev/writ/ledger"
 	"github.com/writ-dev/writ/ledger/stream"
+	"github.com/writ-dev/writ/proto/canonical"
 	writv1 "github.com/writ-dev/writ/proto/writ/v1"
+	"github.com/writ-dev/writ/state/leases"
 )
 
 // intake is one stream of one ledger. It is for one goroutine.
@@ -109,7 +111,42 @@ func (i *intake) take(ctx context.Context, request *writv1.SyncRequest) error {
 	i.options.Findings.Taken(ctx, accepted)
 	i.held = accepted.Holding
 	i.options.Metrics.stored(len(accepted.Records), size)
+	if err := i.grant(ctx, accepted.Decoded); err != nil {
+		return err
+	}
 	return i.acknowledge(ctx, size)
+}
+
+// grant answers the asks for slices among records that are stored. An ask that cannot be
+// answered now is made again by the agent.
+func (i *intake) grant(ctx context.Context, records []*writv1.Record) error {
+	if i.options.Leases == nil {
+		return nil
+	}
+	for _, record := range records {
+		if record.GetKind() != writv1.RecordKind_RECORD_KIND_LEASE {
+			continue
+		}
+		var body writv1.LeaseRecord
+		if err := canonical.Unmarshal(record.GetBody(), &body); err != nil || body.GetAsk() == nil {
+			continue
+		}
+		grant, err := i.options.Leases.Ask(ctx, i.origin, body.GetAsk())
+		if err == nil && grant != nil {
+			grant, err = leases.Sign(i.options.Signer, i.origin, grant)
+		}
+		if err != nil {
+			i.options.Log.ErrorContext(ctx, "an ask for a slice of a budget was not answered", "origin", i.origin, "index", record.GetIndex(), "error", err)
+			continue
+		}
+		if grant == nil {
+			continue
+		}
+		if err := i.stream.Send(&writv1.SyncResponse{Message: &writv1.SyncResponse_LeaseGrant{LeaseGrant: grant}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // acknowledge signs for what is held, and gives the credit back that it took.

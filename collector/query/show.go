@@ -256,6 +256,12 @@ func (s *sheet) facts(f *writv1.Facts) {
 		if b.GetRoomTime().IsValid() {
 			room = ", room at " + b.GetRoomTime().AsTime().Format(timeForm)
 		}
+		if lease := b.GetLease(); lease != nil {
+			room += fmt.Sprintf(", of a slice of %d in the window until %s", lease.GetCap(), lease.GetWindowEnd().AsTime().Format(timeForm))
+			if lease.GetExhausted() {
+				room += ", and there was no more"
+			}
+		}
 		s.escaped("balance", fmt.Sprintf("%d %s taken of %s by [%s]%s", b.GetTaken(), name(b.GetDimension(), "DIMENSION_"), word(b.GetBudget()), words(b.GetKey()), room))
 	}
 	s.line("pin", name(f.GetPin().GetState(), "PIN_STATE_"))

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package shared holds what agents share through their collector: now, which calls
-// operators have stopped.
+// Package shared holds what agents share through their collector: which calls operators
+// have stopped, and budgets.
+//
+// [Leases] gives agents slices of shared budgets. It promises that what it gives is kept
+// before it is sent, and that it never gives more than there is (state/leases).
 //
 // [Stops] serves writ.v1.StopService. It promises that an order which it has answered is
 // kept, and that every agent that is connected, or connects later, is told of it. It

@@ -115,7 +115,7 @@ func TestAStoreFromBeforeTheLogGivesItsEntriesTheirPlaces(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, dir, "DROP TABLE entries", "PRAGMA user_version = 4")
+	edit(t, dir, "DROP TABLE entries", "PRAGMA user_version = 5")
 	got, _ := logged(t, open(t, dir))
 	if len(want) != 13 || !cmp.Equal(want, got, cmp.Comparer(bytes.Equal)) {
 		t.Errorf("%d entries after the migration, %d before", len(got), len(want))

@@ -98,6 +98,15 @@ CREATE TABLE stop_orders (
   UNIQUE (stop, choice)
 ) STRICT;
 `,
+	`
+CREATE TABLE shares (
+  balance TEXT NOT NULL,
+  holder TEXT NOT NULL, -- origin of the ledger
+  window_end INTEGER NOT NULL,
+  body BLOB NOT NULL, -- the canonical bytes of the HeldShare
+  PRIMARY KEY (balance, holder)
+) STRICT, WITHOUT ROWID;
+`,
 	// What tells of an agent is found without its decisions.
 	`
 CREATE INDEX records_agent ON records (ledger, kind) WHERE kind IN (4, 5);

@@ -268,7 +268,7 @@ def check_record(raw, log_id, index):
         (r.get(1) == log_id, "it belongs to another ledger"),
         (r.get(2, 0) == index, f"its index is {r.get(2, 0)}, want {index}"),
         (r.get(3, 0) >= 1, "no epoch"),
-        (1 <= r.get(6, 0) <= 15, f"kind {r.get(6, 0)}"),
+        (1 <= r.get(6, 0) <= 16, f"kind {r.get(6, 0)}"),
         (len(r.get(8, b"")) <= 16, "a long decision id"),
         (len(r.get(9, b"")) <= 32, "a long bundle digest"),
         (len(commitments) <= 256, "too many commitments"),

@@ -3,7 +3,7 @@
 // Package originals seals the values that are kept out of records, where a tool asks to
 // have them kept, and opens them again for who has the private key.
 //
-// The key hierarchy (docs/decisions/0010): each tenant and day (UTC) has an X25519 key
+// The key hierarchy (docs/decisions/0013): each tenant and day (UTC) has an X25519 key
 // pair of its own, made at random. Agents have the public halves alone; the private ones
 // lie in a vault (ledger/vault), under a key encryption key. A [Sealer] draws a data key
 // for a tenant and day, seals it at once to the public key with HPKE (RFC 9180), and

@@ -46,6 +46,9 @@ type SenderOptions struct {
 	// OnOrder is called with each order of an operator that the collector brings, which
 	// vouches for nothing. It MUST NOT block. Nil lets them go by.
 	OnOrder func(*writv1.StopOrder)
+	// OnGrant is called with each answer to an ask for a slice that the collector sends,
+	// unverified. It MUST NOT block. Nil lets them go by.
+	OnGrant func(*writv1.LeaseGrant)
 	// MinBackoff and MaxBackoff bound the time between tries, which is jittered.
 	// Default: 200 ms and 30 s.
 	MinBackoff, MaxBackoff time.Duration
@@ -69,6 +72,9 @@ func (o SenderOptions) withDefaults() SenderOptions {
 	}
 	if o.OnOrder == nil {
 		o.OnOrder = func(*writv1.StopOrder) {}
+	}
+	if o.OnGrant == nil {
+		o.OnGrant = func(*writv1.LeaseGrant) {}
 	}
 	return o
 }
@@ -307,6 +313,10 @@ func (c *session) receive() error {
 		}
 		if order := in.GetStopOrder(); order != nil {
 			c.opts.OnOrder(order)
+			continue
+		}
+		if grant := in.GetLeaseGrant(); grant != nil {
+			c.opts.OnGrant(grant)
 			continue
 		}
 		if in.GetAcknowledgement() == nil {

@@ -68,6 +68,7 @@ var table = map[writv1.Reason]Wire{
 	writv1.Reason_REASON_BUDGET_UNKNOWN:                 {GRPC: codes.InvalidArgument, HTTP: 422, JSONRPC: -32005, Retry: RetryNever},
 	writv1.Reason_REASON_BUDGET_TOO_MUCH:                {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32005, Retry: RetryNever},
 	writv1.Reason_REASON_BUDGET_EXHAUSTED:               {GRPC: codes.ResourceExhausted, HTTP: 429, JSONRPC: -32005, Retry: RetryLater},
+	writv1.Reason_REASON_BUDGET_NO_LEASE:                {GRPC: codes.ResourceExhausted, HTTP: 429, JSONRPC: -32005, Retry: RetryLater},
 	writv1.Reason_REASON_APPROVAL_REQUIRED:              {GRPC: codes.FailedPrecondition, HTTP: 403, JSONRPC: -32006, Retry: RetryLater},
 	writv1.Reason_REASON_APPROVAL_UNKNOWN:               {GRPC: codes.NotFound, HTTP: 404, JSONRPC: -32004, Retry: RetryNever},
 	writv1.Reason_REASON_APPROVAL_NOT_APPROVER:          {GRPC: codes.PermissionDenied, HTTP: 403, JSONRPC: -32002, Retry: RetryNever},

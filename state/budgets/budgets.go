@@ -42,6 +42,9 @@ type Key struct {
 	Dimension writv1.Dimension
 	// Window is the budget's window.
 	Window Window
+	// Terms are those on which the agent asks for a slice of a budget that agents share,
+	// nil for any other. Who reads the balance then reads the slice's.
+	Terms *writv1.LeaseAsk
 	// Room is the most that may have been taken if the call is to have room. It
 	// decides on nothing but when a reading says that there will be room again.
 	Room int64
@@ -163,6 +166,20 @@ func (b *balance) read(out *writv1.Balance, now, start time.Time, room int64) {
 // of it is past.
 func (b *balance) counts(start, at time.Time) bool {
 	return start.After(at.Add(-b.rolling - step(b.rolling)))
+}
+
+// Taken returns what is taken in the window that begins at start, and whether anything
+// can be taken in it: it is not past.
+func (m *Machine) Taken(key Key, start time.Time) (taken int64, open bool) {
+	held, ok := m.balances[key.id()]
+	switch {
+	case !ok || held.start.Before(start):
+		return 0, true
+	case held.start.Equal(start):
+		return held.taken, true
+	default:
+		return 0, false
+	}
 }
 
 // Current says whether nothing that keys name has changed since version was read.

@@ -230,6 +230,63 @@ func (BudgetCap) EnumDescriptor() ([]byte, []int) {
 	return file_writ_v1_budget_proto_rawDescGZIP(), []int{2}
 }
 
+// LeaseReport is when the collector hears of what an agent takes from a slice, and so
+// what becomes of the slice of an agent that is gone.
+type LeaseReport int32
+
+const (
+	// Taken as LEASE_REPORT_LATER.
+	LeaseReport_LEASE_REPORT_UNSPECIFIED LeaseReport = 0
+	// No call waits. What an agent that says nothing more held counts as taken, until its
+	// ledger tells otherwise or the window ends.
+	LeaseReport_LEASE_REPORT_LATER LeaseReport = 1
+	// A call that draws is answered once the collector has its record, as with
+	// DURABILITY_REMOTE. What an agent that says nothing more has not taken comes back
+	// when its slice has lapsed.
+	LeaseReport_LEASE_REPORT_FIRST LeaseReport = 2
+)
+
+// Enum value maps for LeaseReport.
+var (
+	LeaseReport_name = map[int32]string{
+		0: "LEASE_REPORT_UNSPECIFIED",
+		1: "LEASE_REPORT_LATER",
+		2: "LEASE_REPORT_FIRST",
+	}
+	LeaseReport_value = map[string]int32{
+		"LEASE_REPORT_UNSPECIFIED": 0,
+		"LEASE_REPORT_LATER":       1,
+		"LEASE_REPORT_FIRST":       2,
+	}
+)
+
+func (x LeaseReport) Enum() *LeaseReport {
+	p := new(LeaseReport)
+	*p = x
+	return p
+}
+
+func (x LeaseReport) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LeaseReport) Descriptor() protoreflect.EnumDescriptor {
+	return file_writ_v1_budget_proto_enumTypes[3].Descriptor()
+}
+
+func (LeaseReport) Type() protoreflect.EnumType {
+	return &file_writ_v1_budget_proto_enumTypes[3]
+}
+
+func (x LeaseReport) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LeaseReport.Descriptor instead.
+func (LeaseReport) EnumDescriptor() ([]byte, []int) {
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{3}
+}
+
 // CalendarUnit is the length of a window of the calendar.
 type CalendarUnit int32
 
@@ -271,11 +328,11 @@ func (x CalendarUnit) String() string {
 }
 
 func (CalendarUnit) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_budget_proto_enumTypes[3].Descriptor()
+	return file_writ_v1_budget_proto_enumTypes[4].Descriptor()
 }
 
 func (CalendarUnit) Type() protoreflect.EnumType {
-	return &file_writ_v1_budget_proto_enumTypes[3]
+	return &file_writ_v1_budget_proto_enumTypes[4]
 }
 
 func (x CalendarUnit) Number() protoreflect.EnumNumber {
@@ -284,7 +341,7 @@ func (x CalendarUnit) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CalendarUnit.Descriptor instead.
 func (CalendarUnit) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{4}
 }
 
 // AlertKind is what an alert is about.
@@ -332,11 +389,11 @@ func (x AlertKind) String() string {
 }
 
 func (AlertKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_writ_v1_budget_proto_enumTypes[4].Descriptor()
+	return file_writ_v1_budget_proto_enumTypes[5].Descriptor()
 }
 
 func (AlertKind) Type() protoreflect.EnumType {
-	return &file_writ_v1_budget_proto_enumTypes[4]
+	return &file_writ_v1_budget_proto_enumTypes[5]
 }
 
 func (x AlertKind) Number() protoreflect.EnumNumber {
@@ -345,7 +402,7 @@ func (x AlertKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AlertKind.Descriptor instead.
 func (AlertKind) EnumDescriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{5}
 }
 
 // ToolCost is the most that one call of a tool takes, as far as it is the same for
@@ -499,6 +556,63 @@ func (x *BudgetUnit) GetScale() int64 {
 	return 0
 }
 
+// SharedBudget says that all agents of a collector draw on one balance. Each has a slice
+// of it for a while and draws from that alone, so that no call waits for the collector; a
+// call that finds too little in the slice is denied, and the agent asks for more.
+type SharedBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a slice lasts from when it is asked for. Default: 60 s.
+	Lease *durationpb.Duration `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// When the collector hears of what is taken. Default: LEASE_REPORT_LATER.
+	Report        LeaseReport `protobuf:"varint,2,opt,name=report,proto3,enum=writ.v1.LeaseReport" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedBudget) Reset() {
+	*x = SharedBudget{}
+	mi := &file_writ_v1_budget_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedBudget) ProtoMessage() {}
+
+func (x *SharedBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_budget_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedBudget.ProtoReflect.Descriptor instead.
+func (*SharedBudget) Descriptor() ([]byte, []int) {
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SharedBudget) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SharedBudget) GetReport() LeaseReport {
+	if x != nil {
+		return x.Report
+	}
+	return LeaseReport_LEASE_REPORT_UNSPECIFIED
+}
+
 // CalendarWindow is a window of the calendar.
 type CalendarWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -513,7 +627,7 @@ type CalendarWindow struct {
 
 func (x *CalendarWindow) Reset() {
 	*x = CalendarWindow{}
-	mi := &file_writ_v1_budget_proto_msgTypes[2]
+	mi := &file_writ_v1_budget_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +639,7 @@ func (x *CalendarWindow) String() string {
 func (*CalendarWindow) ProtoMessage() {}
 
 func (x *CalendarWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[2]
+	mi := &file_writ_v1_budget_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +652,7 @@ func (x *CalendarWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalendarWindow.ProtoReflect.Descriptor instead.
 func (*CalendarWindow) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{2}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CalendarWindow) GetUnit() CalendarUnit {
@@ -572,7 +686,7 @@ type BudgetRoom struct {
 
 func (x *BudgetRoom) Reset() {
 	*x = BudgetRoom{}
-	mi := &file_writ_v1_budget_proto_msgTypes[3]
+	mi := &file_writ_v1_budget_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +698,7 @@ func (x *BudgetRoom) String() string {
 func (*BudgetRoom) ProtoMessage() {}
 
 func (x *BudgetRoom) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[3]
+	mi := &file_writ_v1_budget_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +711,7 @@ func (x *BudgetRoom) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BudgetRoom.ProtoReflect.Descriptor instead.
 func (*BudgetRoom) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{3}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BudgetRoom) GetDimension() Dimension {
@@ -641,7 +755,7 @@ type Spending struct {
 
 func (x *Spending) Reset() {
 	*x = Spending{}
-	mi := &file_writ_v1_budget_proto_msgTypes[4]
+	mi := &file_writ_v1_budget_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +767,7 @@ func (x *Spending) String() string {
 func (*Spending) ProtoMessage() {}
 
 func (x *Spending) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[4]
+	mi := &file_writ_v1_budget_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +780,7 @@ func (x *Spending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spending.ProtoReflect.Descriptor instead.
 func (*Spending) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{4}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Spending) GetDimension() Dimension {
@@ -696,7 +810,7 @@ type BalancePart struct {
 
 func (x *BalancePart) Reset() {
 	*x = BalancePart{}
-	mi := &file_writ_v1_budget_proto_msgTypes[5]
+	mi := &file_writ_v1_budget_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +822,7 @@ func (x *BalancePart) String() string {
 func (*BalancePart) ProtoMessage() {}
 
 func (x *BalancePart) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[5]
+	mi := &file_writ_v1_budget_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +835,7 @@ func (x *BalancePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BalancePart.ProtoReflect.Descriptor instead.
 func (*BalancePart) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{5}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BalancePart) GetStart() *timestamppb.Timestamp {
@@ -765,7 +879,7 @@ type HeldBalance struct {
 
 func (x *HeldBalance) Reset() {
 	*x = HeldBalance{}
-	mi := &file_writ_v1_budget_proto_msgTypes[6]
+	mi := &file_writ_v1_budget_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +891,7 @@ func (x *HeldBalance) String() string {
 func (*HeldBalance) ProtoMessage() {}
 
 func (x *HeldBalance) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[6]
+	mi := &file_writ_v1_budget_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +904,7 @@ func (x *HeldBalance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldBalance.ProtoReflect.Descriptor instead.
 func (*HeldBalance) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{6}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeldBalance) GetBudget() string {
@@ -871,7 +985,7 @@ type HeldAlert struct {
 
 func (x *HeldAlert) Reset() {
 	*x = HeldAlert{}
-	mi := &file_writ_v1_budget_proto_msgTypes[7]
+	mi := &file_writ_v1_budget_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +997,7 @@ func (x *HeldAlert) String() string {
 func (*HeldAlert) ProtoMessage() {}
 
 func (x *HeldAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[7]
+	mi := &file_writ_v1_budget_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1010,7 @@ func (x *HeldAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldAlert.ProtoReflect.Descriptor instead.
 func (*HeldAlert) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{7}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeldAlert) GetKind() AlertKind {
@@ -952,7 +1066,7 @@ type AlertRecord struct {
 
 func (x *AlertRecord) Reset() {
 	*x = AlertRecord{}
-	mi := &file_writ_v1_budget_proto_msgTypes[8]
+	mi := &file_writ_v1_budget_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1078,7 @@ func (x *AlertRecord) String() string {
 func (*AlertRecord) ProtoMessage() {}
 
 func (x *AlertRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[8]
+	mi := &file_writ_v1_budget_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1091,7 @@ func (x *AlertRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertRecord.ProtoReflect.Descriptor instead.
 func (*AlertRecord) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{8}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AlertRecord) GetKind() AlertKind {
@@ -1074,7 +1188,7 @@ type Drift struct {
 
 func (x *Drift) Reset() {
 	*x = Drift{}
-	mi := &file_writ_v1_budget_proto_msgTypes[9]
+	mi := &file_writ_v1_budget_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1200,7 @@ func (x *Drift) String() string {
 func (*Drift) ProtoMessage() {}
 
 func (x *Drift) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[9]
+	mi := &file_writ_v1_budget_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1213,7 @@ func (x *Drift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drift.ProtoReflect.Descriptor instead.
 func (*Drift) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Drift) GetSeries() string {
@@ -1176,7 +1290,7 @@ type HeldDrift struct {
 
 func (x *HeldDrift) Reset() {
 	*x = HeldDrift{}
-	mi := &file_writ_v1_budget_proto_msgTypes[10]
+	mi := &file_writ_v1_budget_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1302,7 @@ func (x *HeldDrift) String() string {
 func (*HeldDrift) ProtoMessage() {}
 
 func (x *HeldDrift) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[10]
+	mi := &file_writ_v1_budget_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1315,7 @@ func (x *HeldDrift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldDrift.ProtoReflect.Descriptor instead.
 func (*HeldDrift) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{10}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HeldDrift) GetSeries() string {
@@ -1351,14 +1465,17 @@ type BudgetStanding struct {
 	Cap BudgetCap `protobuf:"varint,8,opt,name=cap,proto3,enum=writ.v1.BudgetCap" json:"cap,omitempty"`
 	// When it is refilled, or when the first of what a rolling window took comes back.
 	// Absent: never, or nothing was taken of it.
-	RefillTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=refill_time,json=refillTime,proto3" json:"refill_time,omitempty"`
+	RefillTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=refill_time,json=refillTime,proto3" json:"refill_time,omitempty"`
+	// What the agent may take of a budget that agents share: the most that its slice was.
+	// Taken is then what the agent has taken itself. Absent: the budget is not shared.
+	Leased        *int64 `protobuf:"varint,10,opt,name=leased,proto3,oneof" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BudgetStanding) Reset() {
 	*x = BudgetStanding{}
-	mi := &file_writ_v1_budget_proto_msgTypes[11]
+	mi := &file_writ_v1_budget_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1487,7 @@ func (x *BudgetStanding) String() string {
 func (*BudgetStanding) ProtoMessage() {}
 
 func (x *BudgetStanding) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_budget_proto_msgTypes[11]
+	mi := &file_writ_v1_budget_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1500,7 @@ func (x *BudgetStanding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BudgetStanding.ProtoReflect.Descriptor instead.
 func (*BudgetStanding) Descriptor() ([]byte, []int) {
-	return file_writ_v1_budget_proto_rawDescGZIP(), []int{11}
+	return file_writ_v1_budget_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BudgetStanding) GetBudget() string {
@@ -1449,6 +1566,13 @@ func (x *BudgetStanding) GetRefillTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *BudgetStanding) GetLeased() int64 {
+	if x != nil && x.Leased != nil {
+		return *x.Leased
+	}
+	return 0
+}
+
 var File_writ_v1_budget_proto protoreflect.FileDescriptor
 
 const file_writ_v1_budget_proto_rawDesc = "" +
@@ -1469,7 +1593,10 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\n" +
 	"BudgetUnit\x12@\n" +
 	"\tdimension\x18\x01 \x01(\x0e2\x12.writ.v1.DimensionB\x0e\xbaH\v\x82\x01\b\x18\x02\x18\x03\x18\x04\x18\x06R\tdimension\x12'\n" +
-	"\x05scale\x18\x02 \x01(\x03B\x11\xbaH\x0e\"\f\x18\x80\x80\x90\xbb\xba֭\xf0\r(\x00R\x05scale\"\x9c\x01\n" +
+	"\x05scale\x18\x02 \x01(\x03B\x11\xbaH\x0e\"\f\x18\x80\x80\x90\xbb\xba֭\xf0\r(\x00R\x05scale\"\x88\x01\n" +
+	"\fSharedBudget\x12@\n" +
+	"\x05lease\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\x05lease\x126\n" +
+	"\x06report\x18\x02 \x01(\x0e2\x14.writ.v1.LeaseReportB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06report\"\x9c\x01\n" +
 	"\x0eCalendarWindow\x125\n" +
 	"\x04unit\x18\x01 \x01(\x0e2\x15.writ.v1.CalendarUnitB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04unit\x12S\n" +
@@ -1549,7 +1676,7 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\x04seen\x18\x10 \x01(\x01R\x04seen\x12\x1a\n" +
 	"\bexpected\x18\x11 \x01(\x01R\bexpected\x12\x1d\n" +
 	"\n" +
-	"quiet_tick\x18\x12 \x01(\x03R\tquietTick\"\x91\x03\n" +
+	"quiet_tick\x18\x12 \x01(\x03R\tquietTick\"\xc2\x03\n" +
 	"\x0eBudgetStanding\x12 \n" +
 	"\x06budget\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06budget\x126\n" +
 	"\x06scopes\x18\x02 \x03(\x0e2\x14.writ.v1.BudgetScopeB\b\xbaH\x05\x92\x01\x02\x10\bR\x06scopes\x12!\n" +
@@ -1560,7 +1687,10 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\x04left\x18\a \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x04left\x12.\n" +
 	"\x03cap\x18\b \x01(\x0e2\x12.writ.v1.BudgetCapB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03cap\x12;\n" +
 	"\vrefill_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"refillTime*\xd1\x01\n" +
+	"refillTime\x12$\n" +
+	"\x06leased\x18\n" +
+	" \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\x06leased\x88\x01\x01B\t\n" +
+	"\a_leased*\xd1\x01\n" +
 	"\tDimension\x12\x19\n" +
 	"\x15DIMENSION_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDIMENSION_CALLS\x10\x01\x12\x1a\n" +
@@ -1583,7 +1713,11 @@ const file_writ_v1_budget_proto_rawDesc = "" +
 	"\tBudgetCap\x12\x1a\n" +
 	"\x16BUDGET_CAP_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fBUDGET_CAP_HARD\x10\x01\x12\x13\n" +
-	"\x0fBUDGET_CAP_SOFT\x10\x02*u\n" +
+	"\x0fBUDGET_CAP_SOFT\x10\x02*[\n" +
+	"\vLeaseReport\x12\x1c\n" +
+	"\x18LEASE_REPORT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LEASE_REPORT_LATER\x10\x01\x12\x16\n" +
+	"\x12LEASE_REPORT_FIRST\x10\x02*u\n" +
 	"\fCalendarUnit\x12\x1d\n" +
 	"\x19CALENDAR_UNIT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CALENDAR_UNIT_DAY\x10\x01\x12\x16\n" +
@@ -1608,62 +1742,66 @@ func file_writ_v1_budget_proto_rawDescGZIP() []byte {
 	return file_writ_v1_budget_proto_rawDescData
 }
 
-var file_writ_v1_budget_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_writ_v1_budget_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_writ_v1_budget_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_writ_v1_budget_proto_goTypes = []any{
 	(Dimension)(0),                // 0: writ.v1.Dimension
 	(BudgetScope)(0),              // 1: writ.v1.BudgetScope
 	(BudgetCap)(0),                // 2: writ.v1.BudgetCap
-	(CalendarUnit)(0),             // 3: writ.v1.CalendarUnit
-	(AlertKind)(0),                // 4: writ.v1.AlertKind
-	(*ToolCost)(nil),              // 5: writ.v1.ToolCost
-	(*BudgetUnit)(nil),            // 6: writ.v1.BudgetUnit
-	(*CalendarWindow)(nil),        // 7: writ.v1.CalendarWindow
-	(*BudgetRoom)(nil),            // 8: writ.v1.BudgetRoom
-	(*Spending)(nil),              // 9: writ.v1.Spending
-	(*BalancePart)(nil),           // 10: writ.v1.BalancePart
-	(*HeldBalance)(nil),           // 11: writ.v1.HeldBalance
-	(*HeldAlert)(nil),             // 12: writ.v1.HeldAlert
-	(*AlertRecord)(nil),           // 13: writ.v1.AlertRecord
-	(*Drift)(nil),                 // 14: writ.v1.Drift
-	(*HeldDrift)(nil),             // 15: writ.v1.HeldDrift
-	(*BudgetStanding)(nil),        // 16: writ.v1.BudgetStanding
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(LeaseReport)(0),              // 3: writ.v1.LeaseReport
+	(CalendarUnit)(0),             // 4: writ.v1.CalendarUnit
+	(AlertKind)(0),                // 5: writ.v1.AlertKind
+	(*ToolCost)(nil),              // 6: writ.v1.ToolCost
+	(*BudgetUnit)(nil),            // 7: writ.v1.BudgetUnit
+	(*SharedBudget)(nil),          // 8: writ.v1.SharedBudget
+	(*CalendarWindow)(nil),        // 9: writ.v1.CalendarWindow
+	(*BudgetRoom)(nil),            // 10: writ.v1.BudgetRoom
+	(*Spending)(nil),              // 11: writ.v1.Spending
+	(*BalancePart)(nil),           // 12: writ.v1.BalancePart
+	(*HeldBalance)(nil),           // 13: writ.v1.HeldBalance
+	(*HeldAlert)(nil),             // 14: writ.v1.HeldAlert
+	(*AlertRecord)(nil),           // 15: writ.v1.AlertRecord
+	(*Drift)(nil),                 // 16: writ.v1.Drift
+	(*HeldDrift)(nil),             // 17: writ.v1.HeldDrift
+	(*BudgetStanding)(nil),        // 18: writ.v1.BudgetStanding
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_writ_v1_budget_proto_depIdxs = []int32{
-	17, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
+	19, // 0: writ.v1.ToolCost.wall_time:type_name -> google.protobuf.Duration
 	0,  // 1: writ.v1.BudgetUnit.dimension:type_name -> writ.v1.Dimension
-	3,  // 2: writ.v1.CalendarWindow.unit:type_name -> writ.v1.CalendarUnit
-	17, // 3: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
-	0,  // 4: writ.v1.BudgetRoom.dimension:type_name -> writ.v1.Dimension
-	18, // 5: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: writ.v1.Spending.dimension:type_name -> writ.v1.Dimension
-	18, // 7: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
-	0,  // 8: writ.v1.HeldBalance.dimension:type_name -> writ.v1.Dimension
-	17, // 9: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
-	18, // 10: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
-	10, // 11: writ.v1.HeldBalance.parts:type_name -> writ.v1.BalancePart
-	12, // 12: writ.v1.HeldBalance.alerts:type_name -> writ.v1.HeldAlert
-	18, // 13: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 14: writ.v1.HeldAlert.kind:type_name -> writ.v1.AlertKind
-	18, // 15: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
-	4,  // 16: writ.v1.AlertRecord.kind:type_name -> writ.v1.AlertKind
-	18, // 17: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
-	0,  // 18: writ.v1.AlertRecord.dimension:type_name -> writ.v1.Dimension
-	17, // 19: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
-	18, // 20: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
-	14, // 21: writ.v1.AlertRecord.drift:type_name -> writ.v1.Drift
-	18, // 22: writ.v1.Drift.since:type_name -> google.protobuf.Timestamp
-	1,  // 23: writ.v1.BudgetStanding.scopes:type_name -> writ.v1.BudgetScope
-	0,  // 24: writ.v1.BudgetStanding.dimension:type_name -> writ.v1.Dimension
-	2,  // 25: writ.v1.BudgetStanding.cap:type_name -> writ.v1.BudgetCap
-	18, // 26: writ.v1.BudgetStanding.refill_time:type_name -> google.protobuf.Timestamp
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	19, // 2: writ.v1.SharedBudget.lease:type_name -> google.protobuf.Duration
+	3,  // 3: writ.v1.SharedBudget.report:type_name -> writ.v1.LeaseReport
+	4,  // 4: writ.v1.CalendarWindow.unit:type_name -> writ.v1.CalendarUnit
+	19, // 5: writ.v1.CalendarWindow.utc_offset:type_name -> google.protobuf.Duration
+	0,  // 6: writ.v1.BudgetRoom.dimension:type_name -> writ.v1.Dimension
+	20, // 7: writ.v1.BudgetRoom.refill_time:type_name -> google.protobuf.Timestamp
+	0,  // 8: writ.v1.Spending.dimension:type_name -> writ.v1.Dimension
+	20, // 9: writ.v1.BalancePart.start:type_name -> google.protobuf.Timestamp
+	0,  // 10: writ.v1.HeldBalance.dimension:type_name -> writ.v1.Dimension
+	19, // 11: writ.v1.HeldBalance.rolling:type_name -> google.protobuf.Duration
+	20, // 12: writ.v1.HeldBalance.window_start:type_name -> google.protobuf.Timestamp
+	12, // 13: writ.v1.HeldBalance.parts:type_name -> writ.v1.BalancePart
+	14, // 14: writ.v1.HeldBalance.alerts:type_name -> writ.v1.HeldAlert
+	20, // 15: writ.v1.HeldBalance.expire_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: writ.v1.HeldAlert.kind:type_name -> writ.v1.AlertKind
+	20, // 17: writ.v1.HeldAlert.window_start:type_name -> google.protobuf.Timestamp
+	5,  // 18: writ.v1.AlertRecord.kind:type_name -> writ.v1.AlertKind
+	20, // 19: writ.v1.AlertRecord.time:type_name -> google.protobuf.Timestamp
+	0,  // 20: writ.v1.AlertRecord.dimension:type_name -> writ.v1.Dimension
+	19, // 21: writ.v1.AlertRecord.rolling:type_name -> google.protobuf.Duration
+	20, // 22: writ.v1.AlertRecord.window_start:type_name -> google.protobuf.Timestamp
+	16, // 23: writ.v1.AlertRecord.drift:type_name -> writ.v1.Drift
+	20, // 24: writ.v1.Drift.since:type_name -> google.protobuf.Timestamp
+	1,  // 25: writ.v1.BudgetStanding.scopes:type_name -> writ.v1.BudgetScope
+	0,  // 26: writ.v1.BudgetStanding.dimension:type_name -> writ.v1.Dimension
+	2,  // 27: writ.v1.BudgetStanding.cap:type_name -> writ.v1.BudgetCap
+	20, // 28: writ.v1.BudgetStanding.refill_time:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_budget_proto_init() }
@@ -1672,13 +1810,14 @@ func file_writ_v1_budget_proto_init() {
 		return
 	}
 	file_writ_v1_budget_proto_msgTypes[0].OneofWrappers = []any{}
+	file_writ_v1_budget_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_budget_proto_rawDesc), len(file_writ_v1_budget_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   12,
+			NumEnums:      6,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -170,6 +170,8 @@ type Budget struct {
 	// them an alert is given too when the budget denies a call or a bill is above its
 	// worst case.
 	AlertPercents []uint32 `protobuf:"varint,12,rep,packed,name=alert_percents,json=alertPercents,proto3" json:"alert_percents,omitempty"`
+	// All agents of a collector have the budget once. Absent: each agent has it whole.
+	Shared        *SharedBudget `protobuf:"bytes,13,opt,name=shared,proto3" json:"shared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +286,13 @@ func (x *Budget) GetCap() BudgetCap {
 func (x *Budget) GetAlertPercents() []uint32 {
 	if x != nil {
 		return x.AlertPercents
+	}
+	return nil
+}
+
+func (x *Budget) GetShared() *SharedBudget {
+	if x != nil {
+		return x.Shared
 	}
 	return nil
 }
@@ -499,7 +508,7 @@ const file_writ_v1_bundle_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\vdescription\x12A\n" +
 	"\fsandbox_tier\x18\x03 \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"C\n" +
 	"\tBudgetSet\x126\n" +
-	"\abudgets\x18\x01 \x03(\v2\x0f.writ.v1.BudgetB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\abudgets\"\x90\b\n" +
+	"\abudgets\x18\x01 \x03(\v2\x0f.writ.v1.BudgetB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\abudgets\"\xac\f\n" +
 	"\x06Budget\x12/\n" +
 	"\x04name\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18\x80\x012\x11^[a-z][a-z0-9_]*$R\x04name\x12*\n" +
 	"\vdescription\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12]\n" +
@@ -514,9 +523,13 @@ const file_writ_v1_bundle_proto_rawDesc = "" +
 	"\aendless\x18\n" +
 	" \x01(\bR\aendless\x12.\n" +
 	"\x03cap\x18\v \x01(\x0e2\x12.writ.v1.BudgetCapB\b\xbaH\x05\x82\x01\x02\x10\x01R\x03cap\x12:\n" +
-	"\x0ealert_percents\x18\f \x03(\rB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\a*\x05\x18\xe8\a(\x01R\ralertPercents:\xde\x02\xbaH\xda\x02\x1a\xb0\x01\n" +
+	"\x0ealert_percents\x18\f \x03(\rB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\a*\x05\x18\xe8\a(\x01R\ralertPercents\x12-\n" +
+	"\x06shared\x18\r \x01(\v2\x15.writ.v1.SharedBudgetR\x06shared:\xcb\x06\xbaH\xc7\x06\x1a\xb0\x01\n" +
 	"\x11budget.one_window\x129a budget has one of window, calendar, rolling and endless\x1a`[has(this.window), has(this.calendar), has(this.rolling), this.endless].filter(w, w).size() == 1\x1a\xa4\x01\n" +
-	"\x14budget.endless_scope\x12Ra budget that never refills has the scope BUDGET_SCOPE_RUN or BUDGET_SCOPE_SESSION\x1a8!this.endless || this.scopes.exists(s, s == 7 || s == 8)\"m\n" +
+	"\x14budget.endless_scope\x12Ra budget that never refills has the scope BUDGET_SCOPE_RUN or BUDGET_SCOPE_SESSION\x1a8!this.endless || this.scopes.exists(s, s == 7 || s == 8)\x1a\xb6\x01\n" +
+	"\x14budget.shared_window\x12?a shared budget has a window of a minute or more, or a calendar\x1a]!has(this.shared) || has(this.calendar) || has(this.window) && this.window >= duration('60s')\x1a\x9e\x01\n" +
+	"\x13budget.shared_scope\x12Ha session and its run are at one agent: a budget of theirs is not shared\x1a=!has(this.shared) || !this.scopes.exists(s, s == 7 || s == 8)\x1a\x90\x01\n" +
+	"\x11budget.shared_cap\x124a shared budget has a hard cap and no alert_percents\x1aE!has(this.shared) || this.cap != 2 && this.alert_percents.size() == 0\"m\n" +
 	"\tTestSuite\x12*\n" +
 	"\vdescription\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x124\n" +
 	"\x05tests\x18\x02 \x03(\v2\x11.writ.v1.TestCaseB\v\xbaH\b\x92\x01\x05\b\x01\x10\x90NR\x05tests\"\xeb\x01\n" +
@@ -563,12 +576,13 @@ var file_writ_v1_bundle_proto_goTypes = []any{
 	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
 	(*CalendarWindow)(nil),      // 11: writ.v1.CalendarWindow
 	(BudgetCap)(0),              // 12: writ.v1.BudgetCap
-	(*Principal)(nil),           // 13: writ.v1.Principal
-	(*Envelope)(nil),            // 14: writ.v1.Envelope
-	(*Facts)(nil),               // 15: writ.v1.Facts
-	(Verdict)(0),                // 16: writ.v1.Verdict
-	(Reason)(0),                 // 17: writ.v1.Reason
-	(CheckOutcome)(0),           // 18: writ.v1.CheckOutcome
+	(*SharedBudget)(nil),        // 13: writ.v1.SharedBudget
+	(*Principal)(nil),           // 14: writ.v1.Principal
+	(*Envelope)(nil),            // 15: writ.v1.Envelope
+	(*Facts)(nil),               // 16: writ.v1.Facts
+	(Verdict)(0),                // 17: writ.v1.Verdict
+	(Reason)(0),                 // 18: writ.v1.Reason
+	(CheckOutcome)(0),           // 19: writ.v1.CheckOutcome
 }
 var file_writ_v1_bundle_proto_depIdxs = []int32{
 	7,  // 0: writ.v1.BundleManifest.sandbox_tier:type_name -> writ.v1.SandboxTier
@@ -579,20 +593,21 @@ var file_writ_v1_bundle_proto_depIdxs = []int32{
 	11, // 5: writ.v1.Budget.calendar:type_name -> writ.v1.CalendarWindow
 	10, // 6: writ.v1.Budget.rolling:type_name -> google.protobuf.Duration
 	12, // 7: writ.v1.Budget.cap:type_name -> writ.v1.BudgetCap
-	4,  // 8: writ.v1.TestSuite.tests:type_name -> writ.v1.TestCase
-	13, // 9: writ.v1.TestCase.principal:type_name -> writ.v1.Principal
-	14, // 10: writ.v1.TestCase.envelope:type_name -> writ.v1.Envelope
-	15, // 11: writ.v1.TestCase.facts:type_name -> writ.v1.Facts
-	5,  // 12: writ.v1.TestCase.want:type_name -> writ.v1.Expectation
-	16, // 13: writ.v1.Expectation.verdict:type_name -> writ.v1.Verdict
-	17, // 14: writ.v1.Expectation.reason:type_name -> writ.v1.Reason
-	6,  // 15: writ.v1.Expectation.checks:type_name -> writ.v1.Expectation.ChecksEntry
-	18, // 16: writ.v1.Expectation.ChecksEntry.value:type_name -> writ.v1.CheckOutcome
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	13, // 8: writ.v1.Budget.shared:type_name -> writ.v1.SharedBudget
+	4,  // 9: writ.v1.TestSuite.tests:type_name -> writ.v1.TestCase
+	14, // 10: writ.v1.TestCase.principal:type_name -> writ.v1.Principal
+	15, // 11: writ.v1.TestCase.envelope:type_name -> writ.v1.Envelope
+	16, // 12: writ.v1.TestCase.facts:type_name -> writ.v1.Facts
+	5,  // 13: writ.v1.TestCase.want:type_name -> writ.v1.Expectation
+	17, // 14: writ.v1.Expectation.verdict:type_name -> writ.v1.Verdict
+	18, // 15: writ.v1.Expectation.reason:type_name -> writ.v1.Reason
+	6,  // 16: writ.v1.Expectation.checks:type_name -> writ.v1.Expectation.ChecksEntry
+	19, // 17: writ.v1.Expectation.ChecksEntry.value:type_name -> writ.v1.CheckOutcome
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_bundle_proto_init() }

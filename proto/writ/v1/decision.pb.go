@@ -990,7 +990,10 @@ type Balance struct {
 	Taken int64 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
 	// When a rolling window has room for the call, if nothing else is taken. Absent: now,
 	// or the window does not roll.
-	RoomTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=room_time,json=roomTime,proto3" json:"room_time,omitempty"`
+	RoomTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=room_time,json=roomTime,proto3" json:"room_time,omitempty"`
+	// The agent's slice of a shared budget; window_start is then that of its window. Absent:
+	// the agent has none, or the budget is not shared.
+	Lease         *LeaseFact `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1067,6 +1070,77 @@ func (x *Balance) GetRoomTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Balance) GetLease() *LeaseFact {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// LeaseFact is what a decision read of the agent's slice of a shared budget.
+type LeaseFact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most that the agent may take in the window.
+	Cap int64 `protobuf:"varint,1,opt,name=cap,proto3" json:"cap,omitempty"`
+	// When the window ends, by the collector's clock.
+	WindowEnd *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	// The collector had no more to give when it was asked last.
+	Exhausted     bool `protobuf:"varint,3,opt,name=exhausted,proto3" json:"exhausted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseFact) Reset() {
+	*x = LeaseFact{}
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseFact) ProtoMessage() {}
+
+func (x *LeaseFact) ProtoReflect() protoreflect.Message {
+	mi := &file_writ_v1_decision_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseFact.ProtoReflect.Descriptor instead.
+func (*LeaseFact) Descriptor() ([]byte, []int) {
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LeaseFact) GetCap() int64 {
+	if x != nil {
+		return x.Cap
+	}
+	return 0
+}
+
+func (x *LeaseFact) GetWindowEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WindowEnd
+	}
+	return nil
+}
+
+func (x *LeaseFact) GetExhausted() bool {
+	if x != nil {
+		return x.Exhausted
+	}
+	return false
+}
+
 // Pin is what is known of the definition that an MCP server lists for a tool.
 type Pin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1080,7 +1154,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_writ_v1_decision_proto_msgTypes[9]
+	mi := &file_writ_v1_decision_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1166,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_writ_v1_decision_proto_msgTypes[9]
+	mi := &file_writ_v1_decision_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1179,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_writ_v1_decision_proto_rawDescGZIP(), []int{9}
+	return file_writ_v1_decision_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Pin) GetState() PinState {
@@ -1188,7 +1262,7 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"expression\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"expression\x12=\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x17.writ.v1.WitnessOutcomeB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aoutcome\"\xa5\x02\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\aoutcome\"\xcf\x02\n" +
 	"\aBalance\x12\"\n" +
 	"\x06budget\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06budget\x12!\n" +
@@ -1197,7 +1271,13 @@ const file_writ_v1_decision_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdimension\x12=\n" +
 	"\fwindow_start\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vwindowStart\x12\x1d\n" +
 	"\x05taken\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05taken\x127\n" +
-	"\troom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\broomTime\"l\n" +
+	"\troom_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\broomTime\x12(\n" +
+	"\x05lease\x18\a \x01(\v2\x12.writ.v1.LeaseFactR\x05lease\"\x87\x01\n" +
+	"\tLeaseFact\x12\x19\n" +
+	"\x03cap\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x03cap\x12A\n" +
+	"\n" +
+	"window_end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\twindowEnd\x12\x1c\n" +
+	"\texhausted\x18\x03 \x01(\bR\texhausted\"l\n" +
 	"\x03Pin\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x11.writ.v1.PinStateB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x120\n" +
@@ -1238,7 +1318,7 @@ func file_writ_v1_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_writ_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_writ_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_writ_v1_decision_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: writ.v1.Verdict
 	(CheckOutcome)(0),             // 1: writ.v1.CheckOutcome
@@ -1253,60 +1333,63 @@ var file_writ_v1_decision_proto_goTypes = []any{
 	(*Facts)(nil),                 // 10: writ.v1.Facts
 	(*Witness)(nil),               // 11: writ.v1.Witness
 	(*Balance)(nil),               // 12: writ.v1.Balance
-	(*Pin)(nil),                   // 13: writ.v1.Pin
-	(Reason)(0),                   // 14: writ.v1.Reason
-	(*RiskAssessment)(nil),        // 15: writ.v1.RiskAssessment
-	(*BudgetRoom)(nil),            // 16: writ.v1.BudgetRoom
-	(Sensitivity)(0),              // 17: writ.v1.Sensitivity
-	(*KeptField)(nil),             // 18: writ.v1.KeptField
-	(*Advance)(nil),               // 19: writ.v1.Advance
-	(*ConsumeApproval)(nil),       // 20: writ.v1.ConsumeApproval
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(Dimension)(0),                // 22: writ.v1.Dimension
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*SessionSummary)(nil),        // 24: writ.v1.SessionSummary
-	(*ValueProvenance)(nil),       // 25: writ.v1.ValueProvenance
-	(*ApprovalFact)(nil),          // 26: writ.v1.ApprovalFact
-	(*StopFact)(nil),              // 27: writ.v1.StopFact
+	(*LeaseFact)(nil),             // 13: writ.v1.LeaseFact
+	(*Pin)(nil),                   // 14: writ.v1.Pin
+	(Reason)(0),                   // 15: writ.v1.Reason
+	(*RiskAssessment)(nil),        // 16: writ.v1.RiskAssessment
+	(*BudgetRoom)(nil),            // 17: writ.v1.BudgetRoom
+	(Sensitivity)(0),              // 18: writ.v1.Sensitivity
+	(*KeptField)(nil),             // 19: writ.v1.KeptField
+	(*Advance)(nil),               // 20: writ.v1.Advance
+	(*ConsumeApproval)(nil),       // 21: writ.v1.ConsumeApproval
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(Dimension)(0),                // 23: writ.v1.Dimension
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*SessionSummary)(nil),        // 25: writ.v1.SessionSummary
+	(*ValueProvenance)(nil),       // 26: writ.v1.ValueProvenance
+	(*ApprovalFact)(nil),          // 27: writ.v1.ApprovalFact
+	(*StopFact)(nil),              // 28: writ.v1.StopFact
 }
 var file_writ_v1_decision_proto_depIdxs = []int32{
 	0,  // 0: writ.v1.Decision.verdict:type_name -> writ.v1.Verdict
-	14, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
+	15, // 1: writ.v1.Decision.reason:type_name -> writ.v1.Reason
 	5,  // 2: writ.v1.Decision.checks:type_name -> writ.v1.Check
 	6,  // 3: writ.v1.Decision.obligations:type_name -> writ.v1.Obligation
 	8,  // 4: writ.v1.Decision.effects:type_name -> writ.v1.Effect
-	15, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
+	16, // 5: writ.v1.Decision.risk:type_name -> writ.v1.RiskAssessment
 	1,  // 6: writ.v1.Check.outcome:type_name -> writ.v1.CheckOutcome
-	14, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
-	16, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
+	15, // 7: writ.v1.Check.reason:type_name -> writ.v1.Reason
+	17, // 8: writ.v1.Check.room:type_name -> writ.v1.BudgetRoom
 	7,  // 9: writ.v1.Obligation.redact_response:type_name -> writ.v1.RedactResponse
-	17, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
+	18, // 10: writ.v1.RedactResponse.sensitivity:type_name -> writ.v1.Sensitivity
 	9,  // 11: writ.v1.Effect.reserve:type_name -> writ.v1.Reserve
-	18, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
-	19, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
-	20, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
-	21, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
-	22, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
-	23, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
-	21, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
+	19, // 12: writ.v1.Effect.keep:type_name -> writ.v1.KeptField
+	20, // 13: writ.v1.Effect.advance:type_name -> writ.v1.Advance
+	21, // 14: writ.v1.Effect.consume:type_name -> writ.v1.ConsumeApproval
+	22, // 15: writ.v1.Reserve.window_start:type_name -> google.protobuf.Timestamp
+	23, // 16: writ.v1.Reserve.dimension:type_name -> writ.v1.Dimension
+	24, // 17: writ.v1.Reserve.rolling:type_name -> google.protobuf.Duration
+	22, // 18: writ.v1.Reserve.expire_time:type_name -> google.protobuf.Timestamp
+	22, // 19: writ.v1.Facts.time:type_name -> google.protobuf.Timestamp
 	12, // 20: writ.v1.Facts.balances:type_name -> writ.v1.Balance
-	13, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
-	24, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
-	25, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
-	26, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
-	27, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
+	14, // 21: writ.v1.Facts.pin:type_name -> writ.v1.Pin
+	25, // 22: writ.v1.Facts.session:type_name -> writ.v1.SessionSummary
+	26, // 23: writ.v1.Facts.values:type_name -> writ.v1.ValueProvenance
+	27, // 24: writ.v1.Facts.approval:type_name -> writ.v1.ApprovalFact
+	28, // 25: writ.v1.Facts.stops:type_name -> writ.v1.StopFact
 	11, // 26: writ.v1.Facts.witnesses:type_name -> writ.v1.Witness
 	2,  // 27: writ.v1.Witness.outcome:type_name -> writ.v1.WitnessOutcome
-	22, // 28: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
-	21, // 29: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
-	21, // 30: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
-	3,  // 31: writ.v1.Pin.state:type_name -> writ.v1.PinState
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	23, // 28: writ.v1.Balance.dimension:type_name -> writ.v1.Dimension
+	22, // 29: writ.v1.Balance.window_start:type_name -> google.protobuf.Timestamp
+	22, // 30: writ.v1.Balance.room_time:type_name -> google.protobuf.Timestamp
+	13, // 31: writ.v1.Balance.lease:type_name -> writ.v1.LeaseFact
+	22, // 32: writ.v1.LeaseFact.window_end:type_name -> google.protobuf.Timestamp
+	3,  // 33: writ.v1.Pin.state:type_name -> writ.v1.PinState
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_decision_proto_init() }
@@ -1337,7 +1420,7 @@ func file_writ_v1_decision_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_writ_v1_decision_proto_rawDesc), len(file_writ_v1_decision_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

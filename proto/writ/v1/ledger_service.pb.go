@@ -121,6 +121,7 @@ type SyncResponse struct {
 	//	*SyncResponse_Welcome
 	//	*SyncResponse_Acknowledgement
 	//	*SyncResponse_StopOrder
+	//	*SyncResponse_LeaseGrant
 	Message       isSyncResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -190,6 +191,15 @@ func (x *SyncResponse) GetStopOrder() *StopOrder {
 	return nil
 }
 
+func (x *SyncResponse) GetLeaseGrant() *LeaseGrant {
+	if x != nil {
+		if x, ok := x.Message.(*SyncResponse_LeaseGrant); ok {
+			return x.LeaseGrant
+		}
+	}
+	return nil
+}
+
 type isSyncResponse_Message interface {
 	isSyncResponse_Message()
 }
@@ -210,11 +220,18 @@ type SyncResponse_StopOrder struct {
 	StopOrder *StopOrder `protobuf:"bytes,3,opt,name=stop_order,json=stopOrder,proto3,oneof"`
 }
 
+type SyncResponse_LeaseGrant struct {
+	// The answer to a LeaseAsk of the ledger.
+	LeaseGrant *LeaseGrant `protobuf:"bytes,4,opt,name=lease_grant,json=leaseGrant,proto3,oneof"`
+}
+
 func (*SyncResponse_Welcome) isSyncResponse_Message() {}
 
 func (*SyncResponse_Acknowledgement) isSyncResponse_Message() {}
 
 func (*SyncResponse_StopOrder) isSyncResponse_Message() {}
+
+func (*SyncResponse_LeaseGrant) isSyncResponse_Message() {}
 
 // Hello says whose ledger follows.
 type Hello struct {
@@ -471,16 +488,18 @@ var File_writ_v1_ledger_service_proto protoreflect.FileDescriptor
 
 const file_writ_v1_ledger_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cwrit/v1/ledger_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12writ/v1/stop.proto\"x\n" +
+	"\x1cwrit/v1/ledger_service.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x13writ/v1/lease.proto\x1a\x12writ/v1/stop.proto\"x\n" +
 	"\vSyncRequest\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.writ.v1.HelloH\x00R\x05hello\x12/\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x15.writ.v1.RecordBundleH\x00R\x06bundleB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xc9\x01\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x81\x02\n" +
 	"\fSyncResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.writ.v1.WelcomeH\x00R\awelcome\x12D\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2\x18.writ.v1.AcknowledgementH\x00R\x0facknowledgement\x123\n" +
 	"\n" +
-	"stop_order\x18\x03 \x01(\v2\x12.writ.v1.StopOrderH\x00R\tstopOrderB\x10\n" +
+	"stop_order\x18\x03 \x01(\v2\x12.writ.v1.StopOrderH\x00R\tstopOrder\x126\n" +
+	"\vlease_grant\x18\x04 \x01(\v2\x13.writ.v1.LeaseGrantH\x00R\n" +
+	"leaseGrantB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"l\n" +
 	"\x05Hello\x12\"\n" +
 	"\x06origin\x18\x01 \x01(\tB\n" +
@@ -525,6 +544,7 @@ var file_writ_v1_ledger_service_proto_goTypes = []any{
 	(*RecordBundle)(nil),    // 4: writ.v1.RecordBundle
 	(*Acknowledgement)(nil), // 5: writ.v1.Acknowledgement
 	(*StopOrder)(nil),       // 6: writ.v1.StopOrder
+	(*LeaseGrant)(nil),      // 7: writ.v1.LeaseGrant
 }
 var file_writ_v1_ledger_service_proto_depIdxs = []int32{
 	2, // 0: writ.v1.SyncRequest.hello:type_name -> writ.v1.Hello
@@ -532,13 +552,14 @@ var file_writ_v1_ledger_service_proto_depIdxs = []int32{
 	3, // 2: writ.v1.SyncResponse.welcome:type_name -> writ.v1.Welcome
 	5, // 3: writ.v1.SyncResponse.acknowledgement:type_name -> writ.v1.Acknowledgement
 	6, // 4: writ.v1.SyncResponse.stop_order:type_name -> writ.v1.StopOrder
-	0, // 5: writ.v1.LedgerService.Sync:input_type -> writ.v1.SyncRequest
-	1, // 6: writ.v1.LedgerService.Sync:output_type -> writ.v1.SyncResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 5: writ.v1.SyncResponse.lease_grant:type_name -> writ.v1.LeaseGrant
+	0, // 6: writ.v1.LedgerService.Sync:input_type -> writ.v1.SyncRequest
+	1, // 7: writ.v1.LedgerService.Sync:output_type -> writ.v1.SyncResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_ledger_service_proto_init() }
@@ -546,6 +567,7 @@ func file_writ_v1_ledger_service_proto_init() {
 	if File_writ_v1_ledger_service_proto != nil {
 		return
 	}
+	file_writ_v1_lease_proto_init()
 	file_writ_v1_stop_proto_init()
 	file_writ_v1_ledger_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*SyncRequest_Hello)(nil),
@@ -555,6 +577,7 @@ func file_writ_v1_ledger_service_proto_init() {
 		(*SyncResponse_Welcome)(nil),
 		(*SyncResponse_Acknowledgement)(nil),
 		(*SyncResponse_StopOrder)(nil),
+		(*SyncResponse_LeaseGrant)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -201,6 +201,11 @@ const (
 	// The call alone would take more than a budget ever has.
 	// Mended by: The caller: ask for less; the operator: raise the budget.
 	Reason_REASON_BUDGET_TOO_MUCH Reason = 103
+	// The agent's slice of a shared budget has too little left, and it has asked the
+	// collector for more.
+	// Mended by: The caller: try again in a moment; the operator: the agent's connection to
+	// its collector.
+	Reason_REASON_BUDGET_NO_LEASE Reason = 104
 	// A human must approve the call first.
 	// Mended by: An approver.
 	Reason_REASON_APPROVAL_REQUIRED Reason = 110
@@ -371,6 +376,7 @@ var (
 		101: "REASON_BUDGET_SESSION_LIMIT",
 		102: "REASON_BUDGET_UNKNOWN",
 		103: "REASON_BUDGET_TOO_MUCH",
+		104: "REASON_BUDGET_NO_LEASE",
 		110: "REASON_APPROVAL_REQUIRED",
 		111: "REASON_APPROVAL_DENIED",
 		112: "REASON_RISK_TOO_HIGH",
@@ -464,6 +470,7 @@ var (
 		"REASON_BUDGET_SESSION_LIMIT":           101,
 		"REASON_BUDGET_UNKNOWN":                 102,
 		"REASON_BUDGET_TOO_MUCH":                103,
+		"REASON_BUDGET_NO_LEASE":                104,
 		"REASON_APPROVAL_REQUIRED":              110,
 		"REASON_APPROVAL_DENIED":                111,
 		"REASON_RISK_TOO_HIGH":                  112,
@@ -534,7 +541,7 @@ var File_writ_v1_reason_proto protoreflect.FileDescriptor
 
 const file_writ_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x14writ/v1/reason.proto\x12\awrit.v1*\xbe\x16\n" +
+	"\x14writ/v1/reason.proto\x12\awrit.v1*\xda\x16\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eREASON_GRANTED\x10\x01\x12$\n" +
@@ -591,7 +598,8 @@ const file_writ_v1_reason_proto_rawDesc = "" +
 	"\x17REASON_BUDGET_EXHAUSTED\x10d\x12\x1f\n" +
 	"\x1bREASON_BUDGET_SESSION_LIMIT\x10e\x12\x19\n" +
 	"\x15REASON_BUDGET_UNKNOWN\x10f\x12\x1a\n" +
-	"\x16REASON_BUDGET_TOO_MUCH\x10g\x12\x1c\n" +
+	"\x16REASON_BUDGET_TOO_MUCH\x10g\x12\x1a\n" +
+	"\x16REASON_BUDGET_NO_LEASE\x10h\x12\x1c\n" +
 	"\x18REASON_APPROVAL_REQUIRED\x10n\x12\x1a\n" +
 	"\x16REASON_APPROVAL_DENIED\x10o\x12\x18\n" +
 	"\x14REASON_RISK_TOO_HIGH\x10p\x12\x1b\n" +

@@ -62,6 +62,9 @@ const (
 	RecordKind_RECORD_KIND_READ RecordKind = 14
 	// Keys to which originals are sealed were made or shredded; the body is a KeyRecord.
 	RecordKind_RECORD_KIND_KEY RecordKind = 15
+	// The agent asked for a slice of a shared budget, or was given one; the body is a
+	// LeaseRecord.
+	RecordKind_RECORD_KIND_LEASE RecordKind = 16
 )
 
 // Enum value maps for RecordKind.
@@ -83,6 +86,7 @@ var (
 		13: "RECORD_KIND_STOP",
 		14: "RECORD_KIND_READ",
 		15: "RECORD_KIND_KEY",
+		16: "RECORD_KIND_LEASE",
 	}
 	RecordKind_value = map[string]int32{
 		"RECORD_KIND_UNSPECIFIED": 0,
@@ -101,6 +105,7 @@ var (
 		"RECORD_KIND_STOP":        13,
 		"RECORD_KIND_READ":        14,
 		"RECORD_KIND_KEY":         15,
+		"RECORD_KIND_LEASE":       16,
 	}
 )
 
@@ -957,7 +962,10 @@ type StartRecord struct {
 	// SHA-256 of the configuration in force.
 	ConfigDigest []byte `protobuf:"bytes,6,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`
 	// The sandbox tier that the machine gives.
-	SandboxTier   SandboxTier `protobuf:"varint,7,opt,name=sandbox_tier,json=sandboxTier,proto3,enum=writ.v1.SandboxTier" json:"sandbox_tier,omitempty"`
+	SandboxTier SandboxTier `protobuf:"varint,7,opt,name=sandbox_tier,json=sandboxTier,proto3,enum=writ.v1.SandboxTier" json:"sandbox_tier,omitempty"`
+	// Which boot of the machine it is: records that were not synced are lost with one.
+	// Empty where that is not known.
+	BootId        string `protobuf:"bytes,8,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1039,6 +1047,13 @@ func (x *StartRecord) GetSandboxTier() SandboxTier {
 		return x.SandboxTier
 	}
 	return SandboxTier_SANDBOX_TIER_UNSPECIFIED
+}
+
+func (x *StartRecord) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
 }
 
 // HeartbeatRecord is the body of a RECORD_KIND_HEARTBEAT. Its counts are since
@@ -1417,7 +1432,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\amessage\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x120\n" +
 	"\x04kept\x18\f \x03(\v2\x12.writ.v1.KeptFieldB\b\xbaH\x05\x92\x01\x02\x10 R\x04kept\x124\n" +
 	"\aoverrun\x18\r \x03(\v2\x10.writ.v1.ReserveB\b\xbaH\x05\x92\x01\x02\x10@R\aoverrun\x121\n" +
-	"\x05spent\x18\x0e \x03(\v2\x11.writ.v1.SpendingB\b\xbaH\x05\x92\x01\x02\x10\bR\x05spent\"\xba\x02\n" +
+	"\x05spent\x18\x0e \x03(\v2\x11.writ.v1.SpendingB\b\xbaH\x05\x92\x01\x02\x10\bR\x05spent\"\xdc\x02\n" +
 	"\vStartRecord\x12\"\n" +
 	"\aversion\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\aversion\x12 \n" +
 	"\x06origin\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06origin\x12%\n" +
@@ -1426,7 +1441,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"lost_bytes\x18\x05 \x01(\x04R\tlostBytes\x12,\n" +
 	"\rconfig_digest\x18\x06 \x01(\fB\a\xbaH\x04z\x02\x18 R\fconfigDigest\x12A\n" +
-	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\"\xf7\x01\n" +
+	"\fsandbox_tier\x18\a \x01(\x0e2\x14.writ.v1.SandboxTierB\b\xbaH\x05\x82\x01\x02\x10\x01R\vsandboxTier\x12 \n" +
+	"\aboot_id\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\x06bootId\"\xf7\x01\n" +
 	"\x0fHeartbeatRecord\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x18\n" +
 	"\aallowed\x18\x02 \x01(\x04R\aallowed\x12\x16\n" +
@@ -1448,7 +1464,7 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x06method\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06method\x12#\n" +
 	"\arequest\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x02R\arequest\"4\n" +
 	"\tEndRecord\x12'\n" +
-	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\x95\x03\n" +
+	"\x0fopen_admissions\x18\x01 \x01(\rR\x0eopenAdmissions*\xac\x03\n" +
 	"\n" +
 	"RecordKind\x12\x1b\n" +
 	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1467,7 +1483,8 @@ const file_writ_v1_record_proto_rawDesc = "" +
 	"\x11RECORD_KIND_ALERT\x10\f\x12\x14\n" +
 	"\x10RECORD_KIND_STOP\x10\r\x12\x14\n" +
 	"\x10RECORD_KIND_READ\x10\x0e\x12\x13\n" +
-	"\x0fRECORD_KIND_KEY\x10\x0f*{\n" +
+	"\x0fRECORD_KIND_KEY\x10\x0f\x12\x15\n" +
+	"\x11RECORD_KIND_LEASE\x10\x10*{\n" +
 	"\aSurface\x12\x17\n" +
 	"\x13SURFACE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SURFACE_EXT_AUTHZ\x10\x01\x12\x14\n" +

@@ -43,6 +43,7 @@ type Snapshot struct {
 	//	*Snapshot_HeldBalance
 	//	*Snapshot_Drift
 	//	*Snapshot_Stop
+	//	*Snapshot_Lease
 	Part          isSnapshot_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -166,6 +167,15 @@ func (x *Snapshot) GetStop() *HeldStop {
 	return nil
 }
 
+func (x *Snapshot) GetLease() *HeldLease {
+	if x != nil {
+		if x, ok := x.Part.(*Snapshot_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isSnapshot_Part interface {
 	isSnapshot_Part()
 }
@@ -215,6 +225,11 @@ type Snapshot_Stop struct {
 	Stop *HeldStop `protobuf:"bytes,9,opt,name=stop,proto3,oneof"`
 }
 
+type Snapshot_Lease struct {
+	// A slice of a shared budget.
+	Lease *HeldLease `protobuf:"bytes,10,opt,name=lease,proto3,oneof"`
+}
+
 func (*Snapshot_Header) isSnapshot_Part() {}
 
 func (*Snapshot_Admission) isSnapshot_Part() {}
@@ -232,6 +247,8 @@ func (*Snapshot_HeldBalance) isSnapshot_Part() {}
 func (*Snapshot_Drift) isSnapshot_Part() {}
 
 func (*Snapshot_Stop) isSnapshot_Part() {}
+
+func (*Snapshot_Lease) isSnapshot_Part() {}
 
 // SnapshotHeader says of which state a snapshot is.
 type SnapshotHeader struct {
@@ -259,7 +276,11 @@ type SnapshotHeader struct {
 	// Number of series that follow.
 	Drifts uint64 `protobuf:"varint,11,opt,name=drifts,proto3" json:"drifts,omitempty"`
 	// Number of stops that follow.
-	Stops         uint64 `protobuf:"varint,12,opt,name=stops,proto3" json:"stops,omitempty"`
+	Stops uint64 `protobuf:"varint,12,opt,name=stops,proto3" json:"stops,omitempty"`
+	// Number of slices that follow.
+	Leases uint64 `protobuf:"varint,13,opt,name=leases,proto3" json:"leases,omitempty"`
+	// The boot_id of the newest start.
+	BootId        string `protobuf:"bytes,14,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +397,20 @@ func (x *SnapshotHeader) GetStops() uint64 {
 		return x.Stops
 	}
 	return 0
+}
+
+func (x *SnapshotHeader) GetLeases() uint64 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
 }
 
 // HeldSession is a part of what is kept of sessions. Without a session it is what is
@@ -1112,7 +1147,7 @@ var File_writ_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/contract.proto\x1a\x1ewrit/v1/approval_subject.proto\x1a\x16writ/v1/decision.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\x1a\x12writ/v1/stop.proto\"\xcf\x03\n" +
+	"\x16writ/v1/snapshot.proto\x12\awrit.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14writ/v1/budget.proto\x1a\x16writ/v1/contract.proto\x1a\x1ewrit/v1/approval_subject.proto\x1a\x16writ/v1/decision.proto\x1a\x13writ/v1/lease.proto\x1a\x15writ/v1/options.proto\x1a\x17writ/v1/principal.proto\x1a\x18writ/v1/provenance.proto\x1a\x14writ/v1/record.proto\x1a\x15writ/v1/session.proto\x1a\x12writ/v1/stop.proto\"\xfb\x03\n" +
 	"\bSnapshot\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x17.writ.v1.SnapshotHeaderH\x00R\x06header\x126\n" +
 	"\tadmission\x18\x02 \x01(\v2\x16.writ.v1.HeldAdmissionH\x00R\tadmission\x12,\n" +
@@ -1122,8 +1157,10 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\bapproval\x18\x05 \x01(\v2\x15.writ.v1.HeldApprovalH\x00R\bapproval\x129\n" +
 	"\fheld_balance\x18\a \x01(\v2\x14.writ.v1.HeldBalanceH\x00R\vheldBalance\x12*\n" +
 	"\x05drift\x18\b \x01(\v2\x12.writ.v1.HeldDriftH\x00R\x05drift\x12'\n" +
-	"\x04stop\x18\t \x01(\v2\x11.writ.v1.HeldStopH\x00R\x04stopB\r\n" +
-	"\x04part\x12\x05\xbaH\x02\b\x01\"\x8f\x03\n" +
+	"\x04stop\x18\t \x01(\v2\x11.writ.v1.HeldStopH\x00R\x04stop\x12*\n" +
+	"\x05lease\x18\n" +
+	" \x01(\v2\x12.writ.v1.HeldLeaseH\x00R\x05leaseB\r\n" +
+	"\x04part\x12\x05\xbaH\x02\b\x01\"\xc9\x03\n" +
 	"\x0eSnapshotHeader\x12\"\n" +
 	"\x06origin\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x04R\x06origin\x12\x12\n" +
@@ -1140,7 +1177,9 @@ const file_writ_v1_snapshot_proto_rawDesc = "" +
 	"\rheld_balances\x18\n" +
 	" \x01(\x04R\fheldBalances\x12\x16\n" +
 	"\x06drifts\x18\v \x01(\x04R\x06drifts\x12\x14\n" +
-	"\x05stops\x18\f \x01(\x04R\x05stops\"\xb4\x05\n" +
+	"\x05stops\x18\f \x01(\x04R\x05stops\x12\x16\n" +
+	"\x06leases\x18\r \x01(\x04R\x06leases\x12 \n" +
+	"\aboot_id\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@R\x06bootId\"\xb4\x05\n" +
 	"\vHeldSession\x12!\n" +
 	"\asession\x18\x01 \x01(\fB\a\xbaH\x04z\x02\x18\x10R\asession\x12(\n" +
 	"\x05owner\x18\x02 \x01(\v2\x12.writ.v1.PrincipalR\x05owner\x12*\n" +
@@ -1238,17 +1277,18 @@ var file_writ_v1_snapshot_proto_goTypes = []any{
 	(*HeldBalance)(nil),           // 11: writ.v1.HeldBalance
 	(*HeldDrift)(nil),             // 12: writ.v1.HeldDrift
 	(*HeldStop)(nil),              // 13: writ.v1.HeldStop
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Principal)(nil),             // 15: writ.v1.Principal
-	(Classification)(0),           // 16: writ.v1.Classification
-	(*SessionCounts)(nil),         // 17: writ.v1.SessionCounts
-	(*Step)(nil),                  // 18: writ.v1.Step
-	(*WorkflowTotals)(nil),        // 19: writ.v1.WorkflowTotals
-	(*RunSummary)(nil),            // 20: writ.v1.RunSummary
-	(*RunCost)(nil),               // 21: writ.v1.RunCost
-	(ToolEffect)(0),               // 22: writ.v1.ToolEffect
-	(*Reserve)(nil),               // 23: writ.v1.Reserve
-	(*OutcomeRecord)(nil),         // 24: writ.v1.OutcomeRecord
+	(*HeldLease)(nil),             // 14: writ.v1.HeldLease
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Principal)(nil),             // 16: writ.v1.Principal
+	(Classification)(0),           // 17: writ.v1.Classification
+	(*SessionCounts)(nil),         // 18: writ.v1.SessionCounts
+	(*Step)(nil),                  // 19: writ.v1.Step
+	(*WorkflowTotals)(nil),        // 20: writ.v1.WorkflowTotals
+	(*RunSummary)(nil),            // 21: writ.v1.RunSummary
+	(*RunCost)(nil),               // 22: writ.v1.RunCost
+	(ToolEffect)(0),               // 23: writ.v1.ToolEffect
+	(*Reserve)(nil),               // 24: writ.v1.Reserve
+	(*OutcomeRecord)(nil),         // 25: writ.v1.OutcomeRecord
 }
 var file_writ_v1_snapshot_proto_depIdxs = []int32{
 	1,  // 0: writ.v1.Snapshot.header:type_name -> writ.v1.SnapshotHeader
@@ -1260,33 +1300,34 @@ var file_writ_v1_snapshot_proto_depIdxs = []int32{
 	11, // 6: writ.v1.Snapshot.held_balance:type_name -> writ.v1.HeldBalance
 	12, // 7: writ.v1.Snapshot.drift:type_name -> writ.v1.HeldDrift
 	13, // 8: writ.v1.Snapshot.stop:type_name -> writ.v1.HeldStop
-	14, // 9: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
-	15, // 10: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
-	14, // 11: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
-	14, // 12: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 13: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
-	17, // 14: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
-	3,  // 15: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
-	5,  // 16: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
-	4,  // 17: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
-	18, // 18: writ.v1.HeldStep.step:type_name -> writ.v1.Step
-	16, // 19: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
-	14, // 20: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
-	19, // 21: writ.v1.HeldRun.totals:type_name -> writ.v1.WorkflowTotals
-	14, // 22: writ.v1.HeldRun.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 23: writ.v1.HeldRun.run:type_name -> writ.v1.RunSummary
-	7,  // 24: writ.v1.HeldRun.path:type_name -> writ.v1.HeldCall
-	7,  // 25: writ.v1.HeldRun.open:type_name -> writ.v1.HeldCall
-	21, // 26: writ.v1.HeldRun.cost:type_name -> writ.v1.RunCost
-	22, // 27: writ.v1.HeldCall.effect:type_name -> writ.v1.ToolEffect
-	14, // 28: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
-	23, // 29: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
-	24, // 30: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	14, // 9: writ.v1.Snapshot.lease:type_name -> writ.v1.HeldLease
+	15, // 10: writ.v1.SnapshotHeader.newest_decision:type_name -> google.protobuf.Timestamp
+	16, // 11: writ.v1.HeldSession.owner:type_name -> writ.v1.Principal
+	15, // 12: writ.v1.HeldSession.begin_time:type_name -> google.protobuf.Timestamp
+	15, // 13: writ.v1.HeldSession.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 14: writ.v1.HeldSession.classification:type_name -> writ.v1.Classification
+	18, // 15: writ.v1.HeldSession.counts:type_name -> writ.v1.SessionCounts
+	3,  // 16: writ.v1.HeldSession.steps:type_name -> writ.v1.HeldSteps
+	5,  // 17: writ.v1.HeldSession.values:type_name -> writ.v1.HeldValue
+	4,  // 18: writ.v1.HeldSteps.kept:type_name -> writ.v1.HeldStep
+	19, // 19: writ.v1.HeldStep.step:type_name -> writ.v1.Step
+	17, // 20: writ.v1.HeldValue.classification:type_name -> writ.v1.Classification
+	15, // 21: writ.v1.HeldValue.trusted_time:type_name -> google.protobuf.Timestamp
+	20, // 22: writ.v1.HeldRun.totals:type_name -> writ.v1.WorkflowTotals
+	15, // 23: writ.v1.HeldRun.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 24: writ.v1.HeldRun.run:type_name -> writ.v1.RunSummary
+	7,  // 25: writ.v1.HeldRun.path:type_name -> writ.v1.HeldCall
+	7,  // 26: writ.v1.HeldRun.open:type_name -> writ.v1.HeldCall
+	22, // 27: writ.v1.HeldRun.cost:type_name -> writ.v1.RunCost
+	23, // 28: writ.v1.HeldCall.effect:type_name -> writ.v1.ToolEffect
+	15, // 29: writ.v1.HeldAdmission.time:type_name -> google.protobuf.Timestamp
+	24, // 30: writ.v1.HeldAdmission.reserved:type_name -> writ.v1.Reserve
+	25, // 31: writ.v1.HeldAdmission.outcome:type_name -> writ.v1.OutcomeRecord
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_writ_v1_snapshot_proto_init() }
@@ -1298,6 +1339,7 @@ func file_writ_v1_snapshot_proto_init() {
 	file_writ_v1_contract_proto_init()
 	file_writ_v1_approval_subject_proto_init()
 	file_writ_v1_decision_proto_init()
+	file_writ_v1_lease_proto_init()
 	file_writ_v1_options_proto_init()
 	file_writ_v1_principal_proto_init()
 	file_writ_v1_provenance_proto_init()
@@ -1314,6 +1356,7 @@ func file_writ_v1_snapshot_proto_init() {
 		(*Snapshot_HeldBalance)(nil),
 		(*Snapshot_Drift)(nil),
 		(*Snapshot_Stop)(nil),
+		(*Snapshot_Lease)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
