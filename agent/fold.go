@@ -3,7 +3,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -26,97 +28,90 @@ func (s *State) Fold(record *writv1.Record) error {
 		return fmt.Errorf("fold record %d: the records from %d on are missing, and no snapshot covers them", index, s.next)
 	}
 	s.next++
-	switch record.GetKind() {
-	case writv1.RecordKind_RECORD_KIND_DECISION:
-		var body writv1.DecisionRecord
-		text, err := s.lean.body(record.GetBody())
-		if err == nil {
-			err = proto.Unmarshal(text, &body)
-		}
-		if err != nil {
-			return fmt.Errorf("fold decision record %d: %w", record.GetIndex(), err)
-		}
-		s.foldDecision(record, &body)
+	apply := folds[record.GetKind()]
+	if apply == nil {
 		return nil
-	case writv1.RecordKind_RECORD_KIND_OUTCOME:
-		var body writv1.OutcomeRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold outcome record %d: %w", record.GetIndex(), err)
+	}
+	if err := apply(s, record); err != nil {
+		return fmt.Errorf("fold %s record %d: %w", kindText(record.GetKind()), record.GetIndex(), err)
+	}
+	return nil
+}
+
+// folds are what the kinds of records do to the state. A kind that is not there does
+// nothing.
+var folds = map[writv1.RecordKind]func(*State, *writv1.Record) error{
+	writv1.RecordKind_RECORD_KIND_START:       folding((*State).started),
+	writv1.RecordKind_RECORD_KIND_DECISION:    (*State).foldDecision,
+	writv1.RecordKind_RECORD_KIND_OUTCOME:     (*State).foldOutcome,
+	writv1.RecordKind_RECORD_KIND_SESSION:     folding(locked((*State).session)),
+	writv1.RecordKind_RECORD_KIND_OBSERVATION: folding(locked(func(s *State, r *writv1.ObservationRecord) { s.sessions.Observe(r) })),
+	writv1.RecordKind_RECORD_KIND_WORKFLOW:    folding(locked(func(s *State, r *writv1.WorkflowRecord) { s.workflows.Apply(r) })),
+	writv1.RecordKind_RECORD_KIND_APPROVAL:    folding((*State).vote),
+	writv1.RecordKind_RECORD_KIND_ALERT:       folding((*State).alert),
+	writv1.RecordKind_RECORD_KIND_STOP:        foldStop,
+	writv1.RecordKind_RECORD_KIND_LEASE:       folding((*State).lease),
+	writv1.RecordKind_RECORD_KIND_END:         func(s *State, _ *writv1.Record) error { s.closed(); return nil },
+}
+
+// body is a message that a record's body can be.
+type body[T any] interface {
+	*T
+	proto.Message
+}
+
+// folding reads the body of a record and applies it.
+func folding[T any, B body[T]](apply func(*State, B)) func(*State, *writv1.Record) error {
+	return func(s *State, record *writv1.Record) error {
+		read := B(new(T))
+		if err := proto.Unmarshal(record.GetBody(), read); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.finish(admissions.ID(record.GetDecisionId()), &body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_SESSION:
-		var body writv1.SessionRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold session record %d: %w", record.GetIndex(), err)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.session(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_ALERT:
-		var body writv1.AlertRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold alert record %d: %w", record.GetIndex(), err)
-		}
-		s.alert(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_OBSERVATION:
-		var body writv1.ObservationRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold observation record %d: %w", record.GetIndex(), err)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.sessions.Observe(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_WORKFLOW:
-		var body writv1.WorkflowRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold workflow record %d: %w", record.GetIndex(), err)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.workflows.Apply(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_APPROVAL:
-		var body writv1.ApprovalVote
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold approval record %d: %w", record.GetIndex(), err)
-		}
-		s.vote(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_STOP:
-		var body writv1.StopOrder
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold stop record %d: %w", record.GetIndex(), err)
-		}
-		return s.stop(&body)
-	case writv1.RecordKind_RECORD_KIND_LEASE:
-		var body writv1.LeaseRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold lease record %d: %w", record.GetIndex(), err)
-		}
-		s.lease(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_START:
-		var body writv1.StartRecord
-		if err := proto.Unmarshal(record.GetBody(), &body); err != nil {
-			return fmt.Errorf("fold start record %d: %w", record.GetIndex(), err)
-		}
-		s.started(&body)
-		return nil
-	case writv1.RecordKind_RECORD_KIND_END:
-		s.closed()
-		return nil
-	default:
+		apply(s, read)
 		return nil
 	}
 }
 
-func (s *State) foldDecision(record *writv1.Record, body *writv1.DecisionRecord) {
+// locked applies with the state's lock held.
+func locked[B any](apply func(*State, B)) func(*State, B) {
+	return func(s *State, read B) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		apply(s, read)
+	}
+}
+
+func kindText(kind writv1.RecordKind) string {
+	return strings.ToLower(strings.TrimPrefix(kind.String(), "RECORD_KIND_"))
+}
+
+func (s *State) foldOutcome(record *writv1.Record) error {
+	return folding(locked(func(s *State, outcome *writv1.OutcomeRecord) {
+		s.finish(admissions.ID(record.GetDecisionId()), outcome)
+	}))(s, record)
+}
+
+func foldStop(s *State, record *writv1.Record) error {
+	var failed error
+	err := folding(func(s *State, order *writv1.StopOrder) { failed = s.stop(order) })(s, record)
+	return errors.Join(err, failed)
+}
+
+func (s *State) foldDecision(record *writv1.Record) error {
+	text, err := s.lean.body(record.GetBody())
+	if err != nil {
+		return err
+	}
+	body := &writv1.DecisionRecord{}
+	if err := proto.Unmarshal(text, body); err != nil {
+		return err
+	}
+	s.decidedAs(record, body)
+	return nil
+}
+
+// decidedAs applies a recorded decision.
+func (s *State) decidedAs(record *writv1.Record, body *writv1.DecisionRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(body.GetSession()) == len(sessions.ID{}) {

@@ -208,71 +208,24 @@ func (s *State) readSnapshot(file io.Reader) error {
 	if header == nil {
 		return errors.New("it does not begin with its header")
 	}
-	for range header.GetAdmissions() {
-		if err := s.restoreAdmission(in); err != nil {
+	for _, parts := range []struct {
+		count   uint64
+		restore func(*writv1.Snapshot) error
+	}{
+		{header.GetAdmissions(), s.restoreAdmission},
+		{header.GetBalances() + header.GetHeldBalances(), s.restoreBalance},
+		{header.GetSessions(), func(p *writv1.Snapshot) error { return s.sessions.Restore(p.GetSession()) }},
+		{header.GetDrifts(), func(p *writv1.Snapshot) error { s.drift.Restore(p.GetDrift()); return nil }},
+		{header.GetRuns(), func(p *writv1.Snapshot) error { s.workflows.Restore(p.GetRun()); return nil }},
+		{header.GetApprovals(), func(p *writv1.Snapshot) error { return s.approvals.Restore(p.GetApproval()) }},
+		{header.GetStops(), func(p *writv1.Snapshot) error { return s.stops.Restore(p.GetStop()) }},
+		{header.GetLeases(), func(p *writv1.Snapshot) error { s.leases.Restore(p.GetLease()); return nil }},
+	} {
+		if err := in.each(parts.count, parts.restore); err != nil {
 			return err
 		}
 	}
 	s.admissions.Advance(header.GetNewestDecision().AsTime())
-	for range header.GetBalances() + header.GetHeldBalances() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		held := heldBalance(part)
-		if held == nil {
-			return errors.New("a balance is missing")
-		}
-		s.budgets.Restore(held)
-	}
-	for range header.GetSessions() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		if err := s.sessions.Restore(part.GetSession()); err != nil {
-			return err
-		}
-	}
-	for range header.GetDrifts() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		s.drift.Restore(part.GetDrift())
-	}
-	for range header.GetRuns() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		s.workflows.Restore(part.GetRun())
-	}
-	for range header.GetApprovals() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		if err := s.approvals.Restore(part.GetApproval()); err != nil {
-			return err
-		}
-	}
-	for range header.GetStops() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		if err := s.stops.Restore(part.GetStop()); err != nil {
-			return err
-		}
-	}
-	for range header.GetLeases() {
-		part, err := in.part()
-		if err != nil {
-			return err
-		}
-		s.leases.Restore(part.GetLease())
-	}
 	s.boot = header.GetBootId()
 	want := sum.Sum(nil)
 	got, err := io.ReadAll(io.LimitReader(in.in, sha256.Size+1))
@@ -298,11 +251,16 @@ func heldBalance(part *writv1.Snapshot) *writv1.HeldBalance {
 	return part.GetHeldBalance()
 }
 
-func (s *State) restoreAdmission(in *summed) error {
-	part, err := in.part()
-	if err != nil {
-		return err
+func (s *State) restoreBalance(part *writv1.Snapshot) error {
+	held := heldBalance(part)
+	if held == nil {
+		return errors.New("a balance is missing")
 	}
+	s.budgets.Restore(held)
+	return nil
+}
+
+func (s *State) restoreAdmission(part *writv1.Snapshot) error {
 	kept := part.GetAdmission()
 	if kept == nil {
 		return errors.New("an admission is missing")
@@ -328,6 +286,20 @@ func (r *summed) part() (*writv1.Snapshot, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// each reads so many parts, and has each restored.
+func (r *summed) each(count uint64, restore func(*writv1.Snapshot) error) error {
+	for range count {
+		part, err := r.part()
+		if err != nil {
+			return err
+		}
+		if err := restore(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Read digests what was read.

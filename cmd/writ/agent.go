@@ -107,8 +107,7 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	limits := p.config.GetLimits()
-	state, err := agent.LoadSnapshot(p.ledgerDir(), int(or(limits.GetAdmissions(), 100_000)))
+	state, err := agent.LoadSnapshot(p.ledgerDir(), int(or(p.config.GetLimits().GetAdmissions(), 100_000)))
 	if err != nil {
 		return err
 	}
@@ -147,24 +146,9 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if err != nil {
 		return err
 	}
-	options := agent.Options{
-		Approvers: approvers, Asked: p.asked, Originals: sealer,
-		Bundle: bundle, Ledger: p.ledger, State: state, SnapshotDir: p.ledgerDir(), Keys: keys, Tokens: minter,
-		Pins: p.pin, Clock: time.Now, Random: rand.Reader,
-		Limits: agent.Limits{
-			JSON:          wire.LimitsOf(limits).Request,
-			ResponseBytes: int(limits.GetResponseBytes()),
-			Executions:    int(limits.GetExecutions()),
-			Admissions:    int(limits.GetAdmissions()),
-		},
-		Floor:           max(p.config.GetLedger().GetDurability(), writv1.Durability_DURABILITY_PROCESS),
-		WriteDurability: p.writeDurability(),
-		Leased:          p.upstream != nil,
-		Start:           p.start(recovery),
-		Metrics:         agent.NewMetrics(p.registry),
-		Alert:           p.alert,
-		Log:             p.log,
-	}
+	options := p.agentOptions(bundle)
+	options.Approvers, options.Originals, options.Keys, options.Tokens = approvers, sealer, keys, minter
+	options.State, options.Start = state, p.start(recovery)
 	if err := p.openTelemetry(ctx, &options); err != nil {
 		return err
 	}
@@ -174,13 +158,38 @@ func (p *parts) open(ctx context.Context, bundle *policy.Bundle) error {
 	if p.agent, err = agent.New(ctx, options); err != nil {
 		return err
 	}
-	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "writ_stops_in_force", Help: "Stops of operators that are in force.",
-	}, func() float64 { return float64(p.agent.InForce()) }))
+	p.observeStops()
 	p.watcher = p.newWatcher()
 	p.warnOfLess(bundle)
 	p.warnOfUnsealed(bundle)
 	return nil
+}
+
+// agentOptions are those of the agent's options that follow from the configuration and
+// from what is open.
+func (p *parts) agentOptions(bundle *policy.Bundle) agent.Options {
+	limits := p.config.GetLimits()
+	return agent.Options{
+		Bundle: bundle, Ledger: p.ledger, SnapshotDir: p.ledgerDir(),
+		Asked: p.asked, Alert: p.alert, Pins: p.pin, Clock: time.Now, Random: rand.Reader,
+		Limits: agent.Limits{
+			JSON:          wire.LimitsOf(limits).Request,
+			ResponseBytes: int(limits.GetResponseBytes()),
+			Executions:    int(limits.GetExecutions()),
+			Admissions:    int(limits.GetAdmissions()),
+		},
+		Floor:           max(p.config.GetLedger().GetDurability(), writv1.Durability_DURABILITY_PROCESS),
+		WriteDurability: p.writeDurability(),
+		Leased:          p.upstream != nil,
+		Metrics:         agent.NewMetrics(p.registry),
+		Log:             p.log,
+	}
+}
+
+func (p *parts) observeStops() {
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "writ_stops_in_force", Help: "Stops of operators that are in force.",
+	}, func() float64 { return float64(p.agent.InForce()) }))
 }
 
 // writeDurability is what tools that write get where they say nothing.
