@@ -52,6 +52,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}),
 	}
 	registry.MustRegister(m.decisions, m.alerts, m.overruns, m.reviews, m.originals, m.duration)
+	for gap := range writv1.OriginalsGap_name {
+		// A count that is not there yet cannot be seen to rise.
+		m.originals.WithLabelValues(originalsResult(writv1.OriginalsGap(gap)))
+	}
 	return m
 }
 
@@ -69,11 +73,14 @@ func (m *Metrics) original(gap writv1.OriginalsGap) {
 	if m == nil {
 		return
 	}
-	result := "sealed"
-	if gap != writv1.OriginalsGap_ORIGINALS_GAP_UNSPECIFIED {
-		result = strings.ToLower(strings.TrimPrefix(gap.String(), "ORIGINALS_GAP_"))
+	m.originals.WithLabelValues(originalsResult(gap)).Inc()
+}
+
+func originalsResult(gap writv1.OriginalsGap) string {
+	if gap == writv1.OriginalsGap_ORIGINALS_GAP_UNSPECIFIED {
+		return "sealed"
 	}
-	m.originals.WithLabelValues(result).Inc()
+	return strings.ToLower(strings.TrimPrefix(gap.String(), "ORIGINALS_GAP_"))
 }
 
 // overrun counts a bill above the worst case.

@@ -197,11 +197,13 @@ collector: {address: "unix:%[1]s/c", public_key_file: store/collector.vkey}
 alert_webhook: {url: "http://127.0.0.1:1/", secret_file: %[1]s/secret}
 approval_webhook: {url: "http://127.0.0.1:1/", secret_file: %[1]s/secret}
 telemetry: {otlp: {endpoint: "127.0.0.1:1"}}
+originals_keys_file: %[1]s/originals
 `, dir, agents, os.Getuid()),
 	}
 	for name, text := range mirrorFiles {
 		files["bundle/"+name] = text
 	}
+	files["originals"] = standardOutput(t, "keys", "make", "--vault", filepath.Join(dir, "vault"), "--kek", "file:"+filepath.Join(dir, "kek.key"), "--tenant", "acme", "--days", "3")
 	for name, text := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
