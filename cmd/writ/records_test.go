@@ -177,7 +177,8 @@ func writeAndShip(ctx context.Context, dir string, s *store.Store) error {
 }
 
 // interrupt is a program for scripts, "interrupt LINES PROGRAM ARGUMENTS...": it runs the
-// program until it has printed so many lines, interrupts it, and ends as it does.
+// program until it has printed so many lines, interrupts it, and ends as it does. With 0
+// lines it is left to end by itself.
 func interrupt() {
 	lines, err := strconv.Atoi(os.Args[1])
 	if err == nil {
@@ -209,12 +210,15 @@ func interruptAfter(lines int, program string, arguments []string) error {
 		return err
 	}
 	in := bufio.NewScanner(out)
-	for n := 0; n < lines && in.Scan(); n++ {
+	n := 0
+	for ; (lines == 0 || n < lines) && in.Scan(); n++ {
 		fmt.Println(in.Text())
 	}
-	err = cmd.Process.Signal(os.Interrupt)
-	if errors.Is(err, os.ErrProcessDone) {
-		err = nil
+	// A program that has said all is ending, and ends as it likes.
+	if n == lines && lines > 0 {
+		if err = cmd.Process.Signal(os.Interrupt); errors.Is(err, os.ErrProcessDone) {
+			err = nil
+		}
 	}
 	return errors.Join(in.Err(), err, cmd.Wait())
 }
