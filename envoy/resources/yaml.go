@@ -6,9 +6,9 @@ import (
 	"bytes"
 	"fmt"
 
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"go.yaml.in/yaml/v3"
 )
 
 // YAML returns message as Envoy reads it, fields in the order of the proto. The
