@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -36,6 +38,8 @@ type site struct {
 	blocks    map[string][]string
 	processes map[string]*exec.Cmd
 	admin     map[string]string
+	// lost is the name of a ledger that is gone.
+	lost string
 }
 
 // address is one of loopback's that was free.
@@ -207,7 +211,7 @@ func (s *site) sh(script string) (string, error) {
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	command.Dir, command.Env = s.dir, s.env
 	if origin, err := os.ReadFile(s.path("agent/ledger/incarnation")); err == nil {
-		command.Env = append(slices.Clone(s.env), "ORIGIN="+strings.TrimSpace(string(origin)))
+		command.Env = append(slices.Clone(s.env), "ORIGIN="+strings.TrimSpace(string(origin)), "LOST="+s.lost)
 	}
 	out, err := command.CombinedOutput()
 	return string(out), err
@@ -265,7 +269,7 @@ func TestAnOperatorsDrillIsAsThePageSays(t *testing.T) {
 	s := newSite(t)
 	s.read("operations.md")
 	s.begin()
-	for _, part := range []func(){s.look, s.backUp} {
+	for _, part := range []func(){s.look, s.backUp, s.putBack, s.rollBack, s.loseVolume, s.rotateKeys, s.retire} {
 		part()
 	}
 	for heading, left := range s.blocks {
@@ -292,7 +296,9 @@ func (s *site) look() {
 	s.must("writ stop --collector $COLLECTOR --tool payouts.other --for 1h --why drill")
 	s.metric("agent", "writ_stops_in_force 1")
 	s.do("Look", "writ_collector_streams 1", "writ_collector_log_differs 0", "writ_ledger_available 1", "writ_stops_in_force 1", "heard", s.origin())
-	s.do("What to do", "payouts.other", "drill")
+	s.do("Stops are in force", "payouts.other", "drill")
+	s.do("The ledger is unavailable", "verified")
+	s.do("Reads are not recorded", "verified")
 }
 
 // backUp makes both kinds of copies.
@@ -302,8 +308,175 @@ func (s *site) backUp() {
 	s.acknowledged()
 	s.stop("collector")
 	s.do("While it is stopped", "verified")
+	s.do("Reads are not recorded")
 	s.start("collector")
 	s.allowed()
 	s.acknowledged()
+}
+
+// putBack puts the older copy back, under the log that went on; and then an older log.
+func (s *site) putBack() {
+	s.t.Helper()
+	s.stop("collector")
 	s.must("cp collector/head_log/tiles/checkpoint kept; cp collector/head_log/log.vkey kept.vkey")
+	s.do("Put a copy back")
+	s.must("cp -a collector.lost/head_log collector/")
+	s.start("collector")
+	s.metric("collector", "writ_collector_log_differs 1")
+	s.acknowledged()
+	if out, err := s.sh("writ verify --store collector"); err == nil || !strings.Contains(out, "the log is not the store's") {
+		s.t.Errorf("a store that was put back under its log: %v\n%s", err, out)
+	}
+	s.stop("collector")
+	s.do("The collector's log differs")
+	s.start("collector")
+	s.allowed()
+	s.acknowledged()
+	s.metric("collector", "writ_collector_log_differs 0")
+	s.do("Put a copy back", "verified")
+	s.stop("collector")
+	s.must("mv collector collector.good; cp -a backup.stopped collector")
+	s.start("collector")
+	s.allowed()
+	s.acknowledged()
+	s.stop("collector")
+	if out, err := s.sh("writ verify --store collector --log-key kept.vkey --checkpoint kept"); err == nil {
+		s.t.Errorf("a log that was put back goes on from a checkpoint that is younger than the copy:\n%s", out)
+	}
+	s.must("mv collector collector.older; mv collector.good collector")
+	s.start("collector")
+	s.allowed()
+	s.acknowledged()
+}
+
+// rollBack puts an older copy of the agent's directory back, and then the newest.
+func (s *site) rollBack() {
+	s.t.Helper()
+	const rehearse = "Rehearse a rollback"
+	s.stop("agent")
+	s.do(rehearse)
+	s.start("agent")
+	s.allowed()
+	s.acknowledged()
+	s.stop("agent")
+	s.do(rehearse)
+	s.start("agent")
+	s.metric("collector", `writ_collector_findings{finding="rollback"} 1`)
+	if reason := s.pay().GetReason(); reason != writv1.Reason_REASON_LEDGER_NOT_ACKNOWLEDGED {
+		s.t.Errorf("a call of an agent that was rolled back is answered with %v", reason)
+	}
+	s.do(rehearse, "rollback", "are held")
+	s.stop("agent")
+	s.do(rehearse)
+	s.start("agent")
+	s.allowed()
+	s.acknowledged()
+}
+
+// loseVolume takes the agent's directory from it.
+func (s *site) loseVolume() {
+	s.t.Helper()
+	s.lost = s.origin()
+	s.end("agent", syscall.SIGKILL)
+	s.must("rm -rf agent")
+	s.start("agent")
+	s.metric("collector", `writ_collector_findings{finding="unknown_key"} 2`) // the first was its first start's
+	s.metric("collector", "writ_collector_silent_ledgers 1")
+	s.do("An agent's volume is lost", "silent", s.lost)
+	s.allowed()
+	s.acknowledged()
+	s.metric("collector", "writ_collector_silent_ledgers 0")
+	s.metric("agent", "writ_stops_in_force 1")
+}
+
+// rotateKeys gives the agent and then the collector a new key.
+func (s *site) rotateKeys() {
+	s.t.Helper()
+	s.acknowledged()
+	s.stop("agent")
+	was := s.origin()
+	s.do("An agent's key")
+	s.start("agent")
+	s.do("An agent's key")
+	s.allowed()
+	if is := s.origin(); is == was {
+		s.t.Errorf("the new ledger is %s, as before", is)
+	}
+	s.do("An agent's key", "verified")
+	s.stop("collector")
+	s.do("The collector's key")
+	s.start("collector")
+	if reason := s.pay().GetReason(); reason != writv1.Reason_REASON_LEDGER_NOT_ACKNOWLEDGED {
+		s.t.Errorf("a call whose record another key acknowledges is answered with %v", reason)
+	}
+	s.do("The collector's key")
+	s.stop("agent")
+	s.start("agent")
+	s.allowed()
+}
+
+// retire takes the agent out of service.
+func (s *site) retire() {
+	s.t.Helper()
+	s.lost = s.origin()
+	s.acknowledged()
+	s.stop("agent")
+	s.do("Take an agent out of service", "ended", "verified")
+}
+
+// BenchmarkASiteKeeps has an agent decide calls that wait for the collector, and says what
+// a call leaves on both disks and takes of both processors: docs/operations.md.
+func BenchmarkASiteKeeps(b *testing.B) {
+	const calls, callers = 20_000, 32
+	for b.Loop() {
+		s := newSite(b)
+		s.start("collector")
+		s.must("cp collector/collector.vkey collector.vkey")
+		s.start("agent")
+		s.must("cat agent/ledger/log.vkey >> agents")
+		s.allowed()
+		began, group := time.Now(), errgroup.Group{}
+		for range callers {
+			group.Go(func() error {
+				for range calls / callers {
+					s.pay()
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(began)
+		s.acknowledged()
+		for name, dirs := range map[string][]string{"agent": {"agent/ledger"}, "collector": {"collector/store.db", "collector/head_log"}} {
+			state := s.stop(name)
+			b.ReportMetric(float64((state.UserTime()+state.SystemTime()).Microseconds())/calls, name+"-cpu-µs/call")
+			for _, dir := range dirs {
+				b.ReportMetric(s.bytes(dir)/calls, filepath.Base(dir)+"-B/call")
+			}
+		}
+		b.ReportMetric(calls/took.Seconds(), "calls/s")
+		listed := s.must("writ verify --store collector --output json")
+		b.Log(listed[:min(len(listed), 600)])
+	}
+}
+
+// bytes is what a file takes, or all files in a directory.
+func (s *site) bytes(name string) (sum float64) {
+	s.t.Helper()
+	err := filepath.WalkDir(s.path(name), func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			sum += float64(info.Size())
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return sum
 }
