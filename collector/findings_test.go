@@ -62,6 +62,7 @@ func TestASilentAgentWhoseKeyIsTakenOutIsLetGo(t *testing.T) {
 	p.clock = func() time.Time { return began.Add(time.Duration(passed.Load())) }
 	p.config.Silence = durationpb.New(20 * time.Millisecond)
 	killed := p.agent(t, "killed", false)
+	defer func() { _ = killed.Close(nil) }()
 	p.know(t, killed.VerifierKey())
 	defer p.collect(t)()
 	sending, _ := p.send(t, killed)
