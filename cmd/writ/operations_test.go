@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -43,21 +42,10 @@ type site struct {
 	lost string
 }
 
-// address is one of loopback's that was free.
-func address(t testing.TB) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{t: t, dir: testenv.Dir(t), blocks: map[string][]string{}, processes: map[string]*exec.Cmd{}, admin: map[string]string{}}
-	s.admin["agent"], s.admin["collector"] = "http://"+address(t), "http://"+address(t)
+	s.admin["agent"], s.admin["collector"] = "http://"+testenv.Address(t), "http://"+testenv.Address(t)
 	s.env = append(os.Environ(), "COLLECTOR=unix:"+s.path("c"), "WRIT_APPROVER_KEY=ops.key",
 		"AGENT_ADMIN="+s.admin["agent"], "COLLECTOR_ADMIN="+s.admin["collector"])
 	writePage(t, "approvals.md", s.path("bundle"))
