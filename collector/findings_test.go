@@ -55,6 +55,37 @@ func (p *place) metric(t *testing.T, name, kind string) float64 {
 	return 0
 }
 
+func TestASilentAgentWhoseKeyIsTakenOutIsLetGo(t *testing.T) {
+	t.Parallel()
+	p, began := newPlace(t), time.Now()
+	var passed atomic.Int64
+	p.clock = func() time.Time { return began.Add(time.Duration(passed.Load())) }
+	p.config.Silence = durationpb.New(20 * time.Millisecond)
+	killed := p.agent(t, "killed", false)
+	defer func() { _ = killed.Close(nil) }()
+	p.know(t, killed.VerifierKey())
+	defer p.collect(t)()
+	sending, _ := p.send(t, killed)
+	record(t, killed, 3)
+	sending()
+	passed.Store(int64(20 * time.Millisecond))
+	p.await(t)
+	p.know(t)
+	passed.Store(int64(2 * time.Second)) // the file is read again once a second at most
+	deadline, tick := time.After(30*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for p.metric(t, "writ_collector_silent_ledgers", "") != 0 {
+		select {
+		case <-deadline:
+			t.Fatal("it is still missed")
+		case <-tick.C:
+		}
+	}
+	if kept := p.metric(t, "writ_collector_findings", "silence"); kept != 1 {
+		t.Errorf("%v findings of silence are kept, want the 1", kept)
+	}
+}
+
 func TestAnAgentThatMissesItsHeartbeatsIsSilentUnlessItHasEnded(t *testing.T) {
 	t.Parallel()
 	p, began := newPlace(t), time.Now()

@@ -154,8 +154,9 @@ func (k *Keeper) Run(ctx context.Context) {
 }
 
 // Look finds the ledgers that have become silent. One that has ended is not, nor one
-// whose key is no longer known.
+// whose key is no longer known, which is so let go if it was silent before.
 func (k *Keeper) Look(ctx context.Context) {
+	k.letGo()
 	now := k.options.Clock()
 	for origin, at := range k.overdue(now) {
 		if !k.options.Known(origin) {
@@ -201,14 +202,27 @@ func (k *Keeper) silence(origin string, since time.Time) bool {
 	return true
 }
 
-// silent says how many ledgers are silent.
-func (k *Keeper) silent() (n int) {
+// letGo takes ledgers whose key is no longer known from those that are silent.
+func (k *Keeper) letGo() {
+	for origin, h := range k.silentOnes() {
+		if k.options.Known(origin) {
+			continue
+		}
+		k.mu.Lock()
+		h.silent = false
+		k.mu.Unlock()
+	}
+}
+
+// silentOnes are the ledgers that are silent.
+func (k *Keeper) silentOnes() map[string]*hearing {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, h := range k.heard {
+	out := map[string]*hearing{}
+	for origin, h := range k.heard {
 		if h.silent {
-			n++
+			out[origin] = h
 		}
 	}
-	return n
+	return out
 }

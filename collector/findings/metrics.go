@@ -29,7 +29,7 @@ func (g *gauges) Describe(out chan<- *prometheus.Desc) {
 
 // Collect gives the metrics. Where the store cannot be read those of it are absent.
 func (g *gauges) Collect(out chan<- prometheus.Metric) {
-	out <- prometheus.MustNewConstMetric(silentDesc, prometheus.GaugeValue, float64(g.keeper.silent()))
+	out <- prometheus.MustNewConstMetric(silentDesc, prometheus.GaugeValue, float64(len(g.keeper.silentOnes())))
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
 	counts, err := g.keeper.options.Store.CountFindings(ctx)
