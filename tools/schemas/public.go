@@ -57,34 +57,38 @@ func (w *publisher) object(dst []byte, p *plan, message protoreflect.Message, pa
 			dst = f.appendWhole(dst, value)
 			continue
 		}
-		dst = w.held(dst, f, value, at)
+		dst = f.appendGuarded(dst, value, at, w.object)
 	}
 	return append(dst, '}')
 }
 
-// held writes a value that holds sensitive ones.
-func (w *publisher) held(dst []byte, f *field, value protoreflect.Value, at string) []byte {
+// appendObject writes a message of a plan, which stands at a path.
+type appendObject func(dst []byte, p *plan, message protoreflect.Message, path string) []byte
+
+// appendGuarded writes the value of a field whose messages hold sensitive ones, each
+// message by object.
+func (f *field) appendGuarded(dst []byte, value protoreflect.Value, at string, object appendObject) []byte {
 	first := true
 	switch {
 	case f.mapKey != nil:
 		dst = append(dst, '{')
 		for _, key := range sortedKeys(value.Map()) {
 			dst = append(appendText(separate(dst, &first), key.String()), ':')
-			dst = w.object(dst, f.message, value.Map().Get(key).Message(), at+subscript(f, key))
+			dst = object(dst, f.message, value.Map().Get(key).Message(), at+subscript(f, key))
 		}
 		return append(dst, '}')
 	case f.list:
 		dst = append(dst, '[')
 		for i := range value.List().Len() {
-			dst = w.object(separate(dst, &first), f.message, value.List().Get(i).Message(), at+index(i))
+			dst = object(separate(dst, &first), f.message, value.List().Get(i).Message(), at+index(i))
 		}
 		return append(dst, ']')
 	}
-	return w.object(dst, f.message, value.Message(), at)
+	return object(dst, f.message, value.Message(), at)
 }
 
-// placeholder stands for a text that was redacted.
-const placeholder = "[redacted]"
+// redacted stands for a text that was redacted.
+const redacted = "[redacted]"
 
 // Redact replaces the sensitive values of a message in place, and returns their
 // paths: a text by "[redacted]", or by hash of its bytes where the field says
@@ -110,7 +114,7 @@ func (f *field) redact(holder protoreflect.Message, hash func([]byte) string) {
 		if f.sensitivity == writv1.Sensitivity_SENSITIVITY_HASH {
 			return protoreflect.ValueOfString(hash([]byte(value.String())))
 		}
-		return protoreflect.ValueOfString(placeholder)
+		return protoreflect.ValueOfString(redacted)
 	}
 	if !f.list {
 		holder.Set(f.descriptor, stand(holder.Get(f.descriptor)))

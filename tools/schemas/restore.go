@@ -47,28 +47,7 @@ func (w *restorer) object(dst []byte, p *plan, message protoreflect.Message, pat
 			dst = f.appendWhole(dst, value)
 			continue
 		}
-		dst = w.held(dst, f, value, at)
+		dst = f.appendGuarded(dst, value, at, w.object)
 	}
 	return append(dst, '}')
-}
-
-// held writes a value that held sensitive ones.
-func (w *restorer) held(dst []byte, f *field, value protoreflect.Value, at string) []byte {
-	first := true
-	switch {
-	case f.mapKey != nil:
-		dst = append(dst, '{')
-		for _, key := range sortedKeys(value.Map()) {
-			dst = append(appendText(separate(dst, &first), key.String()), ':')
-			dst = w.object(dst, f.message, value.Map().Get(key).Message(), at+subscript(f, key))
-		}
-		return append(dst, '}')
-	case f.list:
-		dst = append(dst, '[')
-		for i := range value.List().Len() {
-			dst = w.object(separate(dst, &first), f.message, value.List().Get(i).Message(), at+index(i))
-		}
-		return append(dst, ']')
-	}
-	return w.object(dst, f.message, value.Message(), at)
 }
