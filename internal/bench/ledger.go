@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -70,24 +69,7 @@ func benchLedger(ctx context.Context, o ledgerOptions) error {
 	if err != nil {
 		return err
 	}
-	text := made.markdown()
-	fmt.Print(text)
-	if o.doc != "" {
-		if err := writeDoc(o.doc, text); err != nil {
-			return err
-		}
-	}
-	if o.json == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(made, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the results: %w", err)
-	}
-	if err := os.WriteFile(o.json, append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write the results: %w", err)
-	}
-	return nil
+	return write(made, o.doc, o.json)
 }
 
 // gatherLedger measures everything, with the agent's pace of the garbage collector.

@@ -103,21 +103,27 @@ func benchCalls(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	return write(made, o.doc, o.json)
+}
+
+// write prints a report as Markdown, which it also writes between the marks of the file
+// doc, and as JSON to another, where these are named.
+func write(made interface{ markdown() string }, doc, asJSON string) error {
 	text := made.markdown()
 	fmt.Print(text)
-	if o.doc != "" {
-		if err := writeDoc(o.doc, text); err != nil {
+	if doc != "" {
+		if err := writeDoc(doc, text); err != nil {
 			return err
 		}
 	}
-	if o.json == "" {
+	if asJSON == "" {
 		return nil
 	}
 	data, err := json.MarshalIndent(made, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the results: %w", err)
 	}
-	if err := os.WriteFile(o.json, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(asJSON, append(data, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write the results: %w", err)
 	}
 	return nil
