@@ -51,8 +51,26 @@ type Server struct {
 	access   Access
 	log      *slog.Logger
 	patience time.Duration
-	places   chan struct{} // one in it a watcher
-	exports  chan struct{} // one in it an export
+	watchers places
+	exports  places
+}
+
+// places are as many as may be taken at a time.
+type places struct {
+	taken chan struct{} // has one for each that is taken
+	of    string
+}
+
+func newPlaces(n int, of string) places { return places{taken: make(chan struct{}, n), of: of} }
+
+// enter takes a place until leave is called.
+func (p places) enter() (leave func(), err error) {
+	select {
+	case p.taken <- struct{}{}:
+		return func() { <-p.taken }, nil
+	default:
+		return nil, fmt.Errorf("%w %s", ErrTooMany, p.of)
+	}
 }
 
 // NewServer returns the service over a store.
@@ -66,7 +84,10 @@ func NewServer(o Options) *Server {
 	if o.Patience <= 0 {
 		o.Patience = maxPatience
 	}
-	return &Server{reader: FromStore(o.Store), access: o.Access, log: o.Log, patience: o.Patience, places: make(chan struct{}, o.Watchers), exports: make(chan struct{}, maxExports)}
+	return &Server{
+		reader: FromStore(o.Store), access: o.Access, log: o.Log, patience: o.Patience,
+		watchers: newPlaces(o.Watchers, "watchers"), exports: newPlaces(maxExports, "exports at a time"),
+	}
 }
 
 // ListRecords lists records, newest first.
@@ -129,12 +150,11 @@ func (s *Server) WatchRecords(r *writv1.WatchRecordsRequest, out grpc.ServerStre
 	if err != nil {
 		return s.status(ctx, err)
 	}
-	select {
-	case s.places <- struct{}{}:
-		defer func() { <-s.places }()
-	default:
-		return s.status(ctx, fmt.Errorf("%w watchers", ErrTooMany))
+	leave, err := s.watchers.enter()
+	if err != nil {
+		return s.status(ctx, err)
 	}
+	defer leave()
 	records, err := s.reader.Watch(ctx, filter)
 	if err != nil {
 		return s.status(ctx, err)
@@ -156,12 +176,11 @@ func (s *Server) ExportRecords(r *writv1.ExportRecordsRequest, out grpc.ServerSt
 	if err != nil {
 		return s.status(ctx, err)
 	}
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-	default:
-		return s.status(ctx, fmt.Errorf("%w exports at a time", ErrTooMany))
+	leave, err := s.exports.enter()
+	if err != nil {
+		return s.status(ctx, err)
 	}
+	defer leave()
 	request := &writv1.ExportRecordsRequest{Filter: filter, OlderHeads: r.GetOlderHeads()}
 	return s.status(ctx, s.attend(ctx, newWatcher(s.reader.Export(ctx, request), out.Send)))
 }
