@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -84,15 +83,6 @@ func runCollector(ctx context.Context, config *writv1.CollectorConfig, log *slog
 	return group.Wait()
 }
 
-// Bounds of the listener from which the log is read.
-const (
-	logConnections = 256
-	logHeaderBytes = 16 << 10
-	logReadTime    = 5 * time.Second
-	logWriteTime   = 30 * time.Second
-	logIdleTime    = time.Minute
-)
-
 // serveHeadLog serves the collector's own log on the address, if there is one, until ctx is
 // done.
 func serveHeadLog(ctx context.Context, group *errgroup.Group, address string, handler http.Handler) error {
@@ -102,25 +92,7 @@ func serveHeadLog(ctx context.Context, group *errgroup.Group, address string, ha
 	if !local(address) {
 		return hinted(fmt.Errorf("head_log.listener %s is open to the network", address), "listen on a unix socket or loopback, behind a proxy that says who reads")
 	}
-	listener, err := listen(ctx, address)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: logReadTime, ReadTimeout: logReadTime, WriteTimeout: logWriteTime,
-		IdleTimeout: logIdleTime, MaxHeaderBytes: logHeaderBytes,
-	}
-	group.Go(func() error {
-		if err := server.Serve(netutil.LimitListener(listener, logConnections)); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve %s: %w", address, err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		return server.Close()
-	})
-	return nil
+	return serveHTTP(ctx, group, address, handler)
 }
 
 // collectorCredentials are those of the collector's listener. One that others can listen

@@ -82,26 +82,14 @@ func (s *sealing) days(from originals.Day) int {
 	return fewest
 }
 
-// tendOriginals takes new keys, and drops data keys that are too old, until ctx is done.
+// tendOriginals takes new keys, and drops data keys that are too old.
 func (p *parts) tendOriginals(ctx context.Context) {
-	if p.sealing == nil {
-		return
-	}
-	ticker := time.NewTicker(originalsEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		p.sealing.sealer.Forget(time.Now())
-		switch changed, err := p.sealing.read(); {
-		case err != nil:
-			p.log.ErrorContext(ctx, "the keys to seal originals to were not read; those of before stay", "error", err)
-		case changed:
-			p.log.InfoContext(ctx, "there are new keys to seal originals to", "keys", p.sealing.sealer.Keys().Len())
-		}
+	p.sealing.sealer.Forget(time.Now())
+	switch changed, err := p.sealing.read(); {
+	case err != nil:
+		p.log.ErrorContext(ctx, "the keys to seal originals to were not read; those of before stay", "error", err)
+	case changed:
+		p.log.InfoContext(ctx, "there are new keys to seal originals to", "keys", p.sealing.sealer.Keys().Len())
 	}
 }
 

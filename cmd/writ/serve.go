@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -49,24 +50,7 @@ func (p *parts) serve(ctx context.Context) error {
 	tending, tended := context.WithCancel(context.WithoutCancel(ctx))
 	defer tended()
 	group.Go(func() error { face.Tend(tending); return nil })
-	group.Go(func() error { p.tend(ctx); return nil })
-	group.Go(func() error { p.compact(ctx); return nil })
-	group.Go(func() error { p.reload(ctx); return nil })
-	group.Go(func() error { p.tendOriginals(ctx); return nil })
-	for _, sender := range []*webhook.Sender{p.alerts, p.asks} {
-		if sender == nil {
-			continue
-		}
-		group.Go(func() error { sender.Run(ctx); return nil })
-	}
-	if p.upstream != nil {
-		group.Go(func() error { p.upstream.obey(ctx, p); return nil })
-		group.Go(func() error { p.upstream.receive(ctx, p); return nil })
-		group.Go(func() error { p.agent.KeepLeases(ctx); return nil })
-	}
-	if p.watcher != nil {
-		group.Go(func() error { p.watcher.Run(ctx); return nil })
-	}
+	p.goOn(ctx, group)
 	planners, err := p.servePlanners(ctx, group)
 	if err != nil {
 		face.GRPC().Stop()
@@ -93,33 +77,62 @@ func (p *parts) serve(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (p *parts) tend(ctx context.Context) {
-	every := agent.Intervals{Heartbeat: 10 * time.Second, Sweep: 5 * time.Second, Dropped: 2 * time.Minute}
-	if beat := p.config.GetLedger().GetHeartbeat(); beat != nil {
-		every.Heartbeat = beat.AsDuration()
+// goOn runs what goes on beside the listeners, until ctx is done.
+func (p *parts) goOn(ctx context.Context, group *errgroup.Group) {
+	group.Go(func() error { p.tend(ctx); return nil })
+	group.Go(func() error { every(ctx, compactEvery, func() { p.compact(ctx) }); return nil })
+	group.Go(func() error { p.reload(ctx); return nil })
+	if p.sealing != nil {
+		group.Go(func() error { every(ctx, originalsEvery, func() { p.tendOriginals(ctx) }); return nil })
 	}
-	p.agent.Tend(ctx, every)
+	for _, sender := range []*webhook.Sender{p.alerts, p.asks} {
+		if sender == nil {
+			continue
+		}
+		group.Go(func() error { sender.Run(ctx); return nil })
+	}
+	if p.upstream != nil {
+		group.Go(func() error { p.upstream.obey(ctx, p); return nil })
+		group.Go(func() error { p.upstream.receive(ctx, p); return nil })
+		group.Go(func() error { p.agent.KeepLeases(ctx); return nil })
+	}
+	if p.watcher != nil {
+		group.Go(func() error { p.watcher.Run(ctx); return nil })
+	}
 }
 
-// compactEvery is the time between looks whether the ledger can be made shorter.
-const compactEvery = 10 * time.Second
+func (p *parts) tend(ctx context.Context) {
+	intervals := agent.Intervals{Heartbeat: 10 * time.Second, Sweep: 5 * time.Second, Dropped: 2 * time.Minute}
+	if beat := p.config.GetLedger().GetHeartbeat(); beat != nil {
+		intervals.Heartbeat = beat.AsDuration()
+	}
+	p.agent.Tend(ctx, intervals)
+}
 
-func (p *parts) compact(ctx context.Context) {
-	ticker := time.NewTicker(compactEvery)
+// every calls f at intervals until ctx is done.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			f()
 		}
-		segments, err := p.agent.Compact(ctx)
-		if err != nil && ctx.Err() == nil {
-			p.log.ErrorContext(ctx, "the ledger was not made shorter", "error", err)
-		}
-		if segments > 0 {
-			p.log.InfoContext(ctx, "the collector has these records, and the snapshot their effect: pruned", "segments", segments)
-		}
+	}
+}
+
+// compactEvery is the time between looks whether the ledger can be made shorter.
+const compactEvery = 10 * time.Second
+
+func (p *parts) compact(ctx context.Context) {
+	segments, err := p.agent.Compact(ctx)
+	if err != nil && ctx.Err() == nil {
+		p.log.ErrorContext(ctx, "the ledger was not made shorter", "error", err)
+	}
+	if segments > 0 {
+		p.log.InfoContext(ctx, "the collector has these records, and the snapshot their effect: pruned", "segments", segments)
 	}
 }
 
@@ -174,17 +187,34 @@ func serveAdmin(ctx context.Context, group *errgroup.Group, address string, metr
 	if address == "" {
 		return nil
 	}
-	listener, err := listen(ctx, address)
-	if err != nil {
-		return err
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", ready(func() error { return nil }))
 	mux.HandleFunc("GET /readyz", ready(check))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	return serveHTTP(ctx, group, address, mux)
+}
+
+// Bounds of what is served over HTTP.
+const (
+	httpConnections = 256
+	httpHeaderBytes = 16 << 10
+	httpReadTime    = 5 * time.Second
+	httpWriteTime   = 30 * time.Second
+	httpIdleTime    = 2 * time.Minute
+)
+
+// serveHTTP serves on the address until ctx is done.
+func serveHTTP(ctx context.Context, group *errgroup.Group, address string, handler http.Handler) error {
+	listener, err := listen(ctx, address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: httpReadTime, ReadTimeout: httpReadTime, WriteTimeout: httpWriteTime,
+		IdleTimeout: httpIdleTime, MaxHeaderBytes: httpHeaderBytes,
+	}
 	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, httpConnections)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", address, err)
 		}
 		return nil
